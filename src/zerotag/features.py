@@ -1,0 +1,123 @@
+"""Features of photos under a frozen backbone, computed once, in blocks that survive an interruption."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+from torchvision.transforms import v2
+from tqdm import tqdm
+
+from zerotag.backbones import Backbone
+from zerotag.dataset import Dataset
+from zerotag.files import write_aside
+from zerotag.photos import open_photo
+
+_BLOCK = 2000
+
+
+def input_transform(size: int) -> v2.Transform:
+    """Whole picture, squeezed to size x size pixels (nothing at the edges is cut off), float in [0, 1]."""
+    return v2.Compose([v2.Resize((size, size), antialias=True), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
+
+
+class Photos(TorchDataset):
+    """Photos of a data set by row number, as (3, S, S) float tensors with their row."""
+
+    def __init__(self, dataset: Dataset, rows: np.ndarray, transform: v2.Transform):
+        self.dataset = dataset
+        self.rows = rows
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        row = int(self.rows[index])
+        picture = open_photo(self.dataset.photo_bytes(row), str(self.dataset.photos["file"].iat[row]))
+        return self.transform(picture), row
+
+
+def photo_batches(
+    photos: Photos, batch: int, device: torch.device, workers: int
+) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
+    """Batches in order: (B, 3, S, S) on the device, channels last, and the (B,) rows.
+
+    Args:
+        photos: what to load.
+        batch: photos in a batch.
+        device: pinned memory is used for a GPU.
+        workers: decoding processes; 0 decodes in this one.
+    """
+    loader = DataLoader(
+        photos, batch_size=batch, num_workers=workers, pin_memory=device.type == "cuda",
+        prefetch_factor=4 if workers else None,
+    )  # fmt: skip
+    for pictures, rows in loader:
+        yield (
+            pictures.to(device, non_blocking=True, memory_format=torch.channels_last),
+            rows.numpy(),
+        )
+
+
+def default_workers(device: torch.device) -> int:
+    """Decoding processes: as many as cores feed a GPU; beside a network on the CPU one is enough."""
+    return max(1, (os.cpu_count() or 2) - 1) if device.type == "cuda" else 1
+
+
+def compute_features(
+    backbone: Backbone,
+    dataset: Dataset,
+    size: int,
+    batch: int,
+    device: torch.device,
+    file: Path,
+    work: Path,
+    key: str,
+) -> np.ndarray:
+    """Compute the features of every usable photo.
+
+    Args:
+        backbone: is put on the device and in evaluation mode.
+        dataset: N photos.
+        size: pixels of the input's side.
+        batch: photos in a batch.
+        device: where the network runs.
+        file: receives the features, written aside and renamed.
+        work: keeps finished blocks while the work is interrupted; emptied at the end.
+        key: names what the features depend on; blocks of another key are not used.
+
+    Returns:
+        (N, F) float32; rows of photos that do not decode are zero.
+    """
+    work = work / hashlib.sha256(key.encode()).hexdigest()[:16]
+    work.mkdir(parents=True, exist_ok=True)
+    backbone = backbone.to(device).to(memory_format=torch.channels_last).eval()
+    usable = np.flatnonzero(dataset.usable)
+    features = np.zeros((len(dataset.photos), backbone.features), dtype=np.float32)
+    with tqdm(total=usable.size, desc="features", unit="photo") as bar:
+        for start in range(0, usable.size, _BLOCK):
+            rows = usable[start : start + _BLOCK]
+            block = work / f"{start:09d}.npy"
+            if not block.exists():
+                values = []
+                photos = Photos(dataset, rows, input_transform(size))
+                for pictures, _ in photo_batches(photos, batch, device, default_workers(device)):
+                    with torch.inference_mode():
+                        values.append(backbone(pictures).float().cpu().numpy())
+                    bar.update(len(pictures))
+                with write_aside(block) as draft, draft.open("wb") as out:
+                    np.save(out, np.concatenate(values))
+            else:
+                bar.update(rows.size)
+            features[rows] = np.load(block)
+    with write_aside(file) as draft, draft.open("wb") as out:
+        np.save(out, features)
+    for block in work.iterdir():
+        block.unlink()
+    work.rmdir()
+    return features

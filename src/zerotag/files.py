@@ -1,0 +1,53 @@
+"""Write aside, then rename: an output is whole or it is not there."""
+
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+from zerotag.errors import ZerotagError
+
+
+@contextmanager
+def write_aside(target: Path) -> Iterator[Path]:
+    """Yield a draft path beside `target`; rename it to `target` when the block ends well.
+
+    The block may make the draft a file or a folder. When the block raises, the draft is removed and
+    whatever stood at `target` before stays as it was.
+
+    Raises:
+        ZerotagError: the disk is full (named with the path that could not be written).
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name}.{uuid4().hex[:8]}.draft")
+    try:
+        yield draft
+        _replace(draft, target)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ZerotagError(
+                f"{target}: the disk is full, nothing was written. Free some space and run again."
+            ) from error
+        raise
+    finally:
+        _remove(draft)
+
+
+def _replace(draft: Path, target: Path) -> None:
+    if target.is_dir() and not target.is_symlink():
+        # A folder cannot be renamed over a folder that holds something: move the old one out first.
+        old = target.with_name(f".{target.name}.{uuid4().hex[:8]}.old")
+        target.replace(old)
+        draft.replace(target)
+        shutil.rmtree(old)
+    else:
+        draft.replace(target)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,148 @@
+"""The methods: how principal vectors are scored and trained. One row each.
+
+Formulas are those of Ben-Cohen et al., "Semantic Diversity Learning for Zero-Shot Multi-label
+Classification" (ICCV 2021), and of Zhang, Gong and Shah, "Fast Zero-Shot Image Tagging" (CVPR 2016).
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+from torch.nn.functional import softplus
+
+from zerotag.errors import ZerotagError
+
+
+@dataclass(frozen=True)
+class Method:
+    """Attributes:
+    principal_vectors: M, the rows of a photo's matrix.
+    regularisation: lambda, the weight of the rows' variance against ranking, in [0, 1].
+    diversity_weight: weigh a photo by the variance of its tags' word vectors.
+    per_negative: divide the ranking loss by the number of negatives as well.
+    """
+
+    principal_vectors: int = 7
+    regularisation: float = 0.3
+    diversity_weight: bool = True
+    per_negative: bool = False
+
+
+METHODS: dict[str, Method] = {
+    "sdl": Method(),
+    "fast0tag": Method(principal_vectors=1, regularisation=0.0, diversity_weight=False, per_negative=True),
+}
+
+
+def method(name: str, changes: dict[str, object] | None = None) -> Method:
+    """A method of the registry, with some of its parameters changed.
+
+    Raises:
+        ZerotagError: an unknown name or parameter, or a value out of range.
+    """
+    if name not in METHODS:
+        raise ZerotagError(f"params.yaml: method {name!r} is unknown; there are {', '.join(METHODS)}.")
+    try:
+        chosen = replace(METHODS[name], **(changes or {}))  # type: ignore[arg-type]
+    except TypeError as error:
+        raise ZerotagError(f"params.yaml: method.{name}: {error}.") from error
+    if chosen.principal_vectors < 1:
+        raise ZerotagError(f"params.yaml: method.{name}.principal_vectors must be 1 or more.")
+    if not 0 <= chosen.regularisation <= 1:
+        raise ZerotagError(f"params.yaml: method.{name}.regularisation must lie in [0, 1].")
+    return chosen
+
+
+class Head(nn.Module):
+    """Features to principal vectors, a linear map without bias: (B, F) -> (B, M, d)."""
+
+    def __init__(self, features: int, principal_vectors: int, dimensions: int):
+        super().__init__()
+        self.principal_vectors = principal_vectors
+        self.linear = nn.Linear(features, principal_vectors * dimensions, bias=False)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(B, F) -> (B, M, d)."""
+        return self.linear(features).unflatten(-1, (self.principal_vectors, -1))
+
+
+def score(principal: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+    """Score of each tag: the largest dot product of its vector with a principal vector.
+
+    Args:
+        principal: (B, M, d).
+        vectors: (T, d) unit word vectors.
+
+    Returns:
+        (B, T).
+    """
+    return (principal @ vectors.T).amax(dim=1)
+
+
+def diversity_weight(labels: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+    """1 + the summed unbiased variance of the word vectors of a photo's tags; 1 for fewer than two tags.
+
+    Args:
+        labels: (B, T) bool.
+        vectors: (T, d).
+
+    Returns:
+        (B,).
+    """
+    photo, tag = labels.nonzero(as_tuple=True)
+    count = labels.sum(dim=1).to(vectors.dtype)
+    nothing = vectors.new_zeros(len(labels), vectors.shape[1])
+    mean = nothing.index_add(0, photo, vectors[tag]) / count.clamp(min=1)[:, None]
+    # Two passes: the difference of two large sums would lose digits.
+    squares = (vectors[tag] - mean[photo]).square().sum(dim=1)
+    return 1 + squares.new_zeros(len(labels)).index_add(0, photo, squares) / (count - 1).clamp(min=1)
+
+
+def ranking_loss(scores: torch.Tensor, labels: torch.Tensor, per_negative: bool) -> torch.Tensor:
+    """RankNet over all pairs of a positive and a negative tag, divided by the number of positives.
+
+    Every positive of the batch is one row of a (positives, T) matrix of differences, so there is no loop over
+    photos or tags and no padding.
+
+    Args:
+        scores: (B, T).
+        labels: (B, T) bool.
+        per_negative: divide by the number of negatives too.
+
+    Returns:
+        (B,); 0 for a photo without positives.
+    """
+    photo, tag = labels.nonzero(as_tuple=True)
+    difference = scores[photo] - scores[photo, tag][:, None]
+    # A positive minus a positive does not count: -inf has softplus 0 and gradient 0.
+    pairs = softplus(difference.masked_fill(labels[photo], -torch.inf)).sum(dim=1)
+    total = pairs.new_zeros(len(labels)).index_add(0, photo, pairs)
+    count = labels.sum(dim=1)
+    divisor = count * (labels.shape[1] - count) if per_negative else count
+    return total / divisor.clamp(min=1)
+
+
+def loss(principal: torch.Tensor, labels: torch.Tensor, vectors: torch.Tensor, method: Method) -> torch.Tensor:
+    """Mean loss of a batch (SDL; Fast0Tag is its case M = 1, w = 1, lambda = 0).
+
+    2 ((1 - lambda) w L_rank + lambda L_reg), L_reg being the summed unbiased variance of the principal
+    vectors. A photo without a positive tag contributes nothing.
+
+    Args:
+        principal: (B, M, d).
+        labels: (B, T) bool, over the seen tags.
+        vectors: (T, d) unit vectors of the seen tags.
+        method: M, lambda and the switches.
+
+    Returns:
+        A scalar.
+    """
+    # Half precision has neither the range nor the digits for sums over a thousand tags.
+    principal = principal.float()
+    rank = ranking_loss(score(principal, vectors), labels, method.per_negative)
+    if method.diversity_weight:
+        rank = diversity_weight(labels, vectors) * rank
+    total = (1 - method.regularisation) * rank
+    if method.regularisation and principal.shape[1] > 1:
+        total = total + method.regularisation * principal.var(dim=1, unbiased=True).sum(dim=-1)
+    return 2 * (total * labels.any(dim=1)).mean()

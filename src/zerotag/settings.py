@@ -1,0 +1,52 @@
+"""Settings are dataclasses; params.yaml fills them, and a wrong key or type is named."""
+
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from zerotag.errors import ZerotagError
+
+T = TypeVar("T")
+
+
+def read_params(path: Path = Path("params.yaml")) -> dict[str, Any]:
+    """Read params.yaml.
+
+    Raises:
+        ZerotagError: it is missing or not YAML.
+    """
+    try:
+        params = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ZerotagError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(params, dict):
+        raise ZerotagError(f"{path}: must be a mapping of parameters.")
+    return params
+
+
+def from_params(settings: type[T], params: dict[str, Any] | None, section: str) -> T:
+    """Fill a settings dataclass from a section of params.yaml; what is not given keeps its default.
+
+    Raises:
+        ZerotagError: an unknown or missing key, or a value of the wrong type; names the parameter.
+    """
+    given = params or {}
+    known = {field.name: field for field in fields(settings)}  # type: ignore[arg-type]
+    for key in given:
+        if key not in known:
+            raise ZerotagError(f"params.yaml: {section}.{key} is unknown; {section} has {', '.join(known)}.")
+    for name, field in known.items():
+        if name not in given and field.default is MISSING and field.default_factory is MISSING:
+            raise ZerotagError(f"params.yaml: {section}.{name} is missing.")
+    hints = get_type_hints(settings)
+    values = {}
+    for key, value in given.items():
+        try:
+            values[key] = TypeAdapter(hints[key]).validate_python(value)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise ZerotagError(f"params.yaml: {section}.{key} = {value!r}: {reason}.") from error
+    return settings(**values)

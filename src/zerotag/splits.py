@@ -1,0 +1,100 @@
+"""Which tags are seen in training and which are not."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from zerotag.errors import ZerotagError
+
+
+@dataclass(frozen=True)
+class SplitSettings:
+    """Attributes:
+    kind: `nus-wide` (the ground-truth concepts are unseen), `file`, or `random`.
+    file: for `file`, a CSV `tag,split` with seen or unseen; or a list of the unseen tags, one a line.
+    unseen: for `random`, a share below 1 or a number of tags.
+    seed: for `random`.
+    """
+
+    kind: str = "nus-wide"
+    file: str = ""
+    unseen: float = 0.2
+    seed: int = 0
+
+
+def split_tags(settings: SplitSettings, tags: pd.DataFrame, vocabulary: list[str]) -> pd.DataFrame:
+    """Divide the vocabulary.
+
+    Args:
+        settings: how.
+        tags: the data set's tag table (tag, concept, train_photos, …).
+        vocabulary: the tags that have a word vector.
+
+    Returns:
+        A table `tag,split`, in the order of the vocabulary.
+
+    Raises:
+        ZerotagError: an unknown kind, an unseen tag without a vector, or no tag left on one side.
+    """
+    if settings.kind == "nus-wide":
+        unseen = set(tags["tag"][tags["concept"] == 1])
+        if not unseen:
+            raise ZerotagError(
+                "params.yaml: split.kind = nus-wide needs a source with ground-truth concepts (nus-wide, scenes); "
+                "use random or file."
+            )
+    elif settings.kind == "file":
+        unseen = _unseen_of_file(Path(settings.file), set(tags["tag"]), set(vocabulary))
+    elif settings.kind == "random":
+        unseen = _random_unseen(settings, tags, vocabulary)
+    else:
+        raise ZerotagError(f"params.yaml: split.kind = {settings.kind!r} is unknown; use nus-wide, file or random.")
+    table = pd.DataFrame({"tag": vocabulary, "split": ["unseen" if tag in unseen else "seen" for tag in vocabulary]})
+    for part in ("seen", "unseen"):
+        if part not in set(table["split"]):
+            raise ZerotagError(f"params.yaml: split.kind = {settings.kind} leaves no {part} tag.")
+    return table
+
+
+def _unseen_of_file(path: Path, tags: set[str], vocabulary: set[str]) -> set[str]:
+    if not path.is_file():
+        raise ZerotagError(f"{path}: no such file (params.yaml: split.file).")
+    lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    table = bool(lines) and lines[0].replace(" ", "") == "tag,split"
+    unseen = set()
+    for number, line in enumerate(lines, start=1):
+        if not line or (table and number == 1):
+            continue
+        tag = line
+        if table:
+            tag, part = (text.strip() for text in line.rpartition(",")[::2])
+            if part not in ("seen", "unseen"):
+                raise ZerotagError(f"{path}, line {number}: {line!r} must be a tag, a comma, and seen or unseen.")
+            if part == "seen":
+                continue
+        if tag not in tags:
+            raise ZerotagError(f"{path}, line {number}: the data set has no tag {tag!r}. Take the line out.")
+        if tag not in vocabulary:
+            raise ZerotagError(
+                f"{path}, line {number}: unseen tag {tag!r} has no word vector, so nothing could find it. "
+                "Take it out or use other word vectors (params.yaml: words.source)."
+            )
+        unseen.add(tag)
+    return unseen
+
+
+def _random_unseen(settings: SplitSettings, tags: pd.DataFrame, vocabulary: list[str]) -> set[str]:
+    """Draw one tag from each stratum of tag frequency, so that seen and unseen are equally frequent."""
+    share = settings.unseen
+    count = round(share * len(vocabulary)) if share < 1 else int(share)
+    if not 0 < count < len(vocabulary):
+        raise ZerotagError(
+            f"params.yaml: split.unseen = {share} makes {count} unseen tags of {len(vocabulary)}; "
+            "give a share between 0 and 1 or a smaller number."
+        )
+    frequency = dict(zip(tags["tag"], tags["train_photos"] + tags["test_photos"], strict=True))
+    ranked = sorted(vocabulary, key=lambda tag: (-frequency[tag], tag))
+    random = np.random.default_rng(settings.seed)
+    return {str(random.choice(stratum)) for stratum in np.array_split(np.array(ranked, dtype=object), count)}

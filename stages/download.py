@@ -1,0 +1,12 @@
+"""Bring the source's raw data: render the scenes, or list what the user put under data/."""
+
+from pathlib import Path
+
+from zerotag import sources
+from zerotag.errors import plain_exit
+from zerotag.settings import read_params
+
+with plain_exit():
+    params = read_params()
+    name = params["source"]
+    sources.fetch(name, params["sources"].get(name), Path("raw"))

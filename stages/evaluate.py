@@ -1,0 +1,50 @@
+"""Judge one trained model on the test photos: evaluate.py BACKBONE METHOD."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from zerotag.dataset import Dataset
+from zerotag.errors import plain_exit
+from zerotag.evaluation import evaluate, principal_vectors
+from zerotag.files import write_aside
+from zerotag.model import load_model
+from zerotag.settings import read_params
+
+
+def main(backbone: str, method: str) -> None:
+    params = read_params()
+    dataset = Dataset.read(Path("prepared"))
+    model = load_model(Path(f"models/{backbone}/{method}"))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    frozen = model.info["mode"] == "frozen"
+    features = np.load(f"features/{backbone}.npy") if frozen else None
+    principal = principal_vectors(model, dataset, dataset.test, device, params["features"]["batch"], features)
+    judged = evaluate(
+        principal,
+        dataset.labels[dataset.test][:, dataset.columns(model.vocabulary.tags)].tocsr(),
+        model.vocabulary,
+        dataset.photos["id"].iloc[dataset.test].tolist(),
+        dataset.test,
+        params["evaluate"]["examples"],
+        params["seed"],
+    )
+    with write_aside(Path(f"evaluation/{backbone}/{method}")) as draft:
+        draft.mkdir()
+        (draft / "metrics.json").write_text(json.dumps(judged.metrics, indent=2) + "\n", encoding="utf-8")
+        judged.tags.to_csv(draft / "tags.csv", index=False)
+        (draft / "examples.json").write_text(json.dumps(judged.examples, indent=1), encoding="utf-8")
+    for task in ("zsl", "gzsl"):
+        figures = judged.metrics[task]
+        print(
+            f"{backbone} {method} {task.upper()}: F1@3 {figures['f1@3']:.1f}  F1@5 {figures['f1@5']:.1f}  "
+            f"mAP {figures['map']:.1f} (random scores {figures['random_map']:.1f})"
+        )
+
+
+if __name__ == "__main__":
+    with plain_exit():
+        main(*sys.argv[1:])

@@ -1,0 +1,16 @@
+"""Decode every photo once and pack the data set into shards."""
+
+from pathlib import Path
+
+from zerotag import sources
+from zerotag.errors import plain_exit
+from zerotag.prepare import PrepareSettings, prepare
+from zerotag.settings import from_params, read_params
+
+if __name__ == "__main__":  # its worker processes may import this file
+    with plain_exit():
+        params = read_params()
+        name = params["source"]
+        source = sources.read(name, params["sources"].get(name), Path("raw"))
+        settings = from_params(PrepareSettings, params["prepare"], "prepare")
+        prepare(source, settings, Path("prepared"), Path("work/prepare"))
