@@ -12,7 +12,7 @@ from zerotag.splits import SplitSettings, split_tags
 
 with plain_exit():
     settings = from_params(SplitSettings, read_params()["split"], "split")
-    vocabulary = pd.read_csv("words/vocabulary.csv", keep_default_na=False)["tag"].tolist()
+    vocabulary = pd.read_csv("words/vocabulary.csv", dtype=str, keep_default_na=False)["tag"].tolist()
     split = split_tags(settings, Dataset.read(Path("prepared")).tags, vocabulary)
     with write_aside(Path("split.csv")) as draft:
         split.to_csv(draft, index=False)

@@ -5,6 +5,7 @@ ImageNet weights come as a pip package. Any other timm name works too.
 """
 
 import importlib
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def build_backbone(name: str, weights: str = "none") -> Backbone:
         ZerotagError: an unknown backbone, weights that cannot be had, or a file that does not fit.
     """
     if name not in timm.list_models():
-        close = timm.list_models(f"*{name.split('_')[0]}*")[:5]
+        close = get_close_matches(name, timm.list_models(), n=3)
         hint = f" Did you mean {', '.join(close)}?" if close else ""
         raise ZerotagError(f"params.yaml: backbone {name!r} is unknown to timm {timm.__version__}.{hint}")
     try:
@@ -118,7 +119,10 @@ def _load_file(network: nn.Module, name: str, path: Path) -> None:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and safetensors raise a dozen kinds for a damaged file
         raise ZerotagError(f"{path}: not a file of weights that torch can read safely ({error}).") from error
-    state = state.get("state_dict", state.get("model", state)) if isinstance(state, dict) else {}
+    for key in ("state_dict", "model"):
+        if isinstance(state, dict):
+            state = state.get(key, state)
+    state = {key: value for key, value in state.items() if torch.is_tensor(value)} if isinstance(state, dict) else {}
     own = network.state_dict()
     missing = [key for key in own if key not in state]
     wrong = [key for key in own if key in state and state[key].shape != own[key].shape]

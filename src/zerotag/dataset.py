@@ -50,7 +50,7 @@ class Dataset:
         return cls(
             root=root,
             photos=pd.read_parquet(root / "photos.parquet"),
-            tags=pd.read_csv(root / "tags.csv", keep_default_na=False),
+            tags=pd.read_csv(root / "tags.csv", dtype={"tag": str}, keep_default_na=False),
             labels=sp.load_npz(root / "labels.npz").tocsr(),
         )
 

@@ -9,6 +9,9 @@ from uuid import uuid4
 
 from zerotag.errors import ZerotagError
 
+# Less free than this, in bytes, and a write that fell short did so for want of space.
+_FULL = 2**20
+
 
 @contextmanager
 def write_aside(target: Path) -> Iterator[Path]:
@@ -25,8 +28,8 @@ def write_aside(target: Path) -> Iterator[Path]:
     try:
         yield draft
         _replace(draft, target)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except (OSError, RuntimeError) as error:
+        if _disk_is_full(error, target.parent):
             raise ZerotagError(
                 f"{target}: the disk is full, nothing was written. Free some space and run again."
             ) from error
@@ -35,12 +38,23 @@ def write_aside(target: Path) -> Iterator[Path]:
         _remove(draft)
 
 
+def _disk_is_full(error: OSError | RuntimeError, folder: Path) -> bool:
+    if isinstance(error, OSError) and error.errno:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    # numpy and torch say only that a write fell short. The draft is still there, so the disk is still full.
+    return shutil.disk_usage(folder).free < _FULL
+
+
 def _replace(draft: Path, target: Path) -> None:
     if target.is_dir() and not target.is_symlink():
         # A folder cannot be renamed over a folder that holds something: move the old one out first.
         old = target.with_name(f".{target.name}.{uuid4().hex[:8]}.old")
         target.replace(old)
-        draft.replace(target)
+        try:
+            draft.replace(target)
+        except BaseException:
+            old.replace(target)
+            raise
         shutil.rmtree(old)
     else:
         draft.replace(target)

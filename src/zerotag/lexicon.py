@@ -41,7 +41,7 @@ def look_up(tag: str, lexicon: Lexicon) -> tuple[np.ndarray, str] | None:
     tag = tag.strip()
     # A name of several words may be a word of the lexicon under another spelling.
     for spelling in (tag, tag.replace(" ", "_"), tag.replace(" ", "-"), re.sub(r"[\s\-_]", "", tag)):
-        if form := _known_form(spelling, lexicon):
+        if spelling and (form := _known_form(spelling, lexicon)):
             return lexicon.unit(form), form
     found = [_known_form(part, lexicon) for part in re.split(r"[\s\-_/]+", tag) if part]
     forms = [form for form in found if form is not None]

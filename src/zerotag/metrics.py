@@ -5,12 +5,18 @@ orders of the tags that share the K-th score; average precision treats photos of
 the precision-recall curve (as scikit-learn does).
 """
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
+import torch
 
-_BLOCK = 4096
+_SCORES = 2**20  # scores looked at together
+_TAGS = 64  # tags at a time
+_ROWS = 512  # photos of a tile
+_BUCKETS = np.float32(2**16)
 
 
 @dataclass(frozen=True)
@@ -59,19 +65,30 @@ def top_k_counts(scores: np.ndarray, labels: sp.csr_matrix, k: int) -> Counts:
     """
     kept = np.flatnonzero(np.diff(labels.indptr))
     k = min(k, scores.shape[1])
-    hits = 0.0
-    for start in range(0, kept.size, _BLOCK):
-        rows = kept[start : start + _BLOCK]
-        block, positive = scores[rows], labels[rows]
-        edge = np.partition(block, -k, axis=1)[:, -k]
-        above = (block > edge[:, None]).sum(axis=1)
-        tied = (block == edge[:, None]).sum(axis=1)
-        photo = np.repeat(np.arange(rows.size), np.diff(positive.indptr))
-        value = block[photo, positive.indices]
-        hits += float((value > edge[photo]).sum())
-        at_edge = photo[value == edge[photo]]
-        hits += float(((k - above[at_edge]) / tied[at_edge]).sum())
-    return Counts(hits, k * kept.size, int(labels.nnz), int(kept.size))
+    size = max(1, _SCORES // max(1, scores.shape[1]))
+
+    def hits(start: int) -> float:
+        rows = kept[start : start + size]
+        return _expected_hits(scores[rows], labels[rows], k)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        total = sum(pool.map(hits, range(0, kept.size, size)))
+    return Counts(total, k * kept.size, int(labels.nnz), int(kept.size))
+
+
+def _expected_hits(scores: np.ndarray, labels: sp.csr_matrix, k: int) -> float:
+    """Positives among the K best tags of each photo, those that tie for the last place in expectation."""
+    # torch finds the best three times as fast as numpy's partition.
+    best = torch.topk(torch.from_numpy(scores), k, sorted=True).values.numpy()
+    edge = best[:, -1]
+    photo = np.repeat(np.arange(len(scores)), np.diff(labels.indptr))
+    value = scores[photo, labels.indices]
+    certain = np.count_nonzero(value > edge[photo])
+    # Few positives lie on the edge, so ties are counted for their photos only.
+    tied = photo[value == edge[photo]]
+    free = k - (best[tied] > edge[tied, None]).sum(axis=1)
+    candidates = (scores[tied] == edge[tied, None]).sum(axis=1)
+    return float(certain + (free / candidates).sum())
 
 
 def average_precision(scores: np.ndarray, labels: sp.csr_matrix | sp.csc_matrix) -> np.ndarray:
@@ -88,23 +105,54 @@ def average_precision(scores: np.ndarray, labels: sp.csr_matrix | sp.csc_matrix)
     """
     columns = labels.tocsc()
     result = np.full(scores.shape[1], np.nan)
-    for start in range(0, scores.shape[1], 64):
-        # Columns of a row-major matrix are far apart in memory: copy a few at a time.
-        block = np.ascontiguousarray(scores[:, start : start + 64].T)
-        for offset, column in enumerate(block):
-            tag = start + offset
+
+    def fill(start: int) -> None:
+        # Columns of a row-major matrix are far apart in memory: copy some at a time, in tiles that fit the cache.
+        block = np.empty((min(_TAGS, scores.shape[1] - start), len(scores)), scores.dtype)
+        for row in range(0, len(scores), _ROWS):
+            block[:, row : row + _ROWS] = scores[row : row + _ROWS, start : start + _TAGS].T
+        for tag, column in enumerate(block, start):
             positives = column[columns.indices[columns.indptr[tag] : columns.indptr[tag + 1]]]
             if positives.size:
                 result[tag] = _average_precision(column, positives)
+
+    # numpy sorts and copies without the interpreter's lock, so threads use all cores.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(fill, range(0, scores.shape[1], _TAGS)))
     return result
 
 
 def _average_precision(scores: np.ndarray, positives: np.ndarray) -> float:
     positives = np.sort(positives)
     # How many positives and how many photos score at least as high as each positive does.
-    hits = positives.size - np.searchsorted(positives, positives, side="left")
-    ranks = scores.size - np.searchsorted(np.sort(scores), positives, side="left")
-    return float(np.mean(hits / ranks))
+    hits = _at_least(positives, positives)
+    return float(np.mean(hits / _ranks(scores, positives)))
+
+
+def _at_least(ordered: np.ndarray, values: np.ndarray) -> np.ndarray:
+    return ordered.size - np.searchsorted(ordered, values, side="left")
+
+
+def _ranks(scores: np.ndarray, positives: np.ndarray) -> np.ndarray:
+    """How many scores reach each positive.
+
+    Sorting all the scores would take most of the time. So they are counted in even buckets, whose order is theirs,
+    and only those that share a bucket with a positive are sorted.
+    """
+    low, high = scores.min(), scores.max()
+    with np.errstate(all="ignore"):
+        scale = _BUCKETS / (high - low)
+    if not 0 < scale < np.inf:  # all alike, or not finite
+        return _at_least(np.sort(scores), positives)
+    buckets = ((scores - low) * scale).astype(np.int32)
+    own = ((positives - low) * scale).astype(np.int32)
+    counts = np.bincount(buckets)
+    shared = np.zeros(counts.size, dtype=bool)
+    shared[own] = True
+    close = np.sort(scores[shared[buckets]])
+    counts[shared] = 0
+    above = counts[::-1].cumsum()[::-1]
+    return _at_least(close, positives) + above[own]
 
 
 def precision_at(scores: np.ndarray, labels: sp.csr_matrix | sp.csc_matrix, k: int) -> float:

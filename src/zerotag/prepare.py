@@ -29,6 +29,9 @@ from zerotag.files import write_aside
 from zerotag.photos import PhotoError, open_photo
 from zerotag.sources.base import Source
 
+# The longest side that libjpeg writes.
+_JPEG_SIDE = 65_500
+
 
 @dataclass(frozen=True)
 class PrepareSettings:
@@ -123,13 +126,15 @@ def _make_shard(shard: str, ids: list[str], files: list[Path], work: Path, setti
                     data = path.read_bytes()
                 except FileNotFoundError:
                     row["problem"] = f"{path}: no such photo. Fetch it, or take it out of the list."
+                except OSError as error:
+                    row["problem"] = f"{path}: cannot be read ({error.strerror}). Mend it, or take it out of the list."
                 else:
                     row["sha256"] = hashlib.sha256(data).hexdigest()
                     try:
                         picture = open_photo(data, str(path))
                         row["width"], row["height"] = picture.size
                         key = f"{number:06d}"
-                        tar.write({"__key__": key, "jpg": _encode(data, picture, settings)})
+                        tar.write({"__key__": key, "jpg": _encode(data, picture, str(path), settings)})
                         row["shard"], row["member"] = tar_path.name, f"{key}.jpg"
                     except PhotoError as error:
                         row["problem"] = str(error)
@@ -145,7 +150,7 @@ def _make_shard(shard: str, ids: list[str], files: list[Path], work: Path, setti
     return table
 
 
-def _encode(data: bytes, picture: Image.Image, settings: PrepareSettings) -> bytes:
+def _encode(data: bytes, picture: Image.Image, name: str, settings: PrepareSettings) -> bytes:
     """JPEG bytes of the upright, reduced picture; the original's bytes where nothing had to be changed."""
     shorter = min(picture.size)
     plain = Image.open(io.BytesIO(data))
@@ -156,6 +161,10 @@ def _encode(data: bytes, picture: Image.Image, settings: PrepareSettings) -> byt
         scale = settings.shorter_side / shorter
         size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
         picture = picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+    if max(picture.size) > _JPEG_SIDE:
+        raise PhotoError(
+            f"{name}: {picture.width} x {picture.height} pixels is longer than the {_JPEG_SIDE:,} of a JPEG. Crop it."
+        )
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=settings.quality)
     return buffer.getvalue()

@@ -61,7 +61,10 @@ def split_tags(settings: SplitSettings, tags: pd.DataFrame, vocabulary: list[str
 def _unseen_of_file(path: Path, tags: set[str], vocabulary: set[str]) -> set[str]:
     if not path.is_file():
         raise ZerotagError(f"{path}: no such file (params.yaml: split.file).")
-    lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise ZerotagError(f"{path}: not a list in UTF-8 ({error}). Save it as UTF-8.") from error
     table = bool(lines) and lines[0].replace(" ", "") == "tag,split"
     unseen = set()
     for number, line in enumerate(lines, start=1):

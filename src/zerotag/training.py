@@ -8,7 +8,6 @@ process takes its share of every batch.
 import math
 import os
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 from torch import nn
-from torch.distributed.algorithms.join import Join
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
@@ -36,8 +34,9 @@ class TrainSettings:
     """Attributes:
     epochs: passes over the training photos.
     batch: photos in a batch, over all processes.
-    learning_rate: the top of the one-cycle schedule.
-    warm_up: share of the steps in which the rate rises.
+    learning_rate: the top of the schedule.
+    schedule: one-cycle (rises, then falls to nothing) or constant.
+    warm_up: share of the steps in which the rate of one-cycle rises.
     weight_decay: none on biases and normalisation.
     size: pixels of the input's side.
     cutout: side of the grey square as a share of the picture's; 0 for none (end_to_end).
@@ -50,6 +49,7 @@ class TrainSettings:
     epochs: int = 10
     batch: int = 32
     learning_rate: float = 1e-3
+    schedule: str = "one-cycle"
     warm_up: float = 0.1
     weight_decay: float = 3e-4
     size: int = 224
@@ -152,12 +152,7 @@ def train(
     fused = device.type == "cuda"
     groups = parameter_groups(network, settings.weight_decay)
     optimizer = torch.optim.Adam(groups, lr=settings.learning_rate, fused=fused)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        settings.learning_rate,
-        total_steps=max(2, steps * settings.epochs),
-        pct_start=settings.warm_up,
-    )
+    schedule = _schedule(optimizer, settings, steps * settings.epochs)
     kind = autocast_type(settings.precision, device)
     scaler = torch.amp.GradScaler(device.type, enabled=kind is torch.float16)
     average = None
@@ -186,34 +181,35 @@ def train(
         order = np.random.default_rng([settings.seed, epoch]).permutation(rows)
         total, seen = torch.zeros((), device=device), 0
         bar = tqdm(total=steps, desc=f"epoch {epoch + 1}/{settings.epochs}", unit="step", disable=not process.first)
-        # Shares of a batch may differ by a photo, and one process may have a batch less: Join waits for it.
-        with Join([forward]) if process.world > 1 else nullcontext():  # type: ignore[list-item]
-            for step, (inputs, chosen) in enumerate(batches(_share(order, settings.batch, process), epoch)):
-                wanted = torch.from_numpy(labels[chosen].toarray()).to(device).bool()
-                with torch.autocast(device.type, kind, enabled=kind is not torch.float32):
-                    principal = forward(inputs)
-                value = loss(principal, wanted, targets, method)
-                optimizer.zero_grad(set_to_none=True)
-                scaler.scale(value).backward()
-                scaler.step(optimizer)
-                scaler.update()
-                schedule.step()
-                if average is not None:
-                    average.update_parameters(network)
-                total += value.detach() * len(chosen)
-                seen += len(chosen)
-                if step % 20 == 19:
-                    # Asking for the number waits for the GPU, so not at every step.
-                    bar.set_postfix(loss=f"{_finite(total / seen, epoch, step, settings):.4f}")
-                bar.update()
+        for step, (inputs, chosen) in enumerate(batches(_share(order, settings.batch, process), epoch)):
+            wanted = torch.from_numpy(labels[chosen].toarray()).to(device).bool()
+            with torch.autocast(device.type, kind, enabled=kind is not torch.float32):
+                principal = forward(inputs)
+            value = loss(principal, wanted, targets, method)
+            optimizer.zero_grad(set_to_none=True)
+            scaler.scale(value).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            schedule.step()
+            if average is not None:
+                average.update_parameters(network)
+            total += value.detach() * len(chosen)
+            seen += len(chosen)
+            if step % 20 == 19:
+                # Asking for the number waits for the GPU, so not at every step.
+                bar.set_postfix(loss=f"{_finite(total / seen, epoch, step, settings):.4f}")
+            bar.update()
         bar.close()
         curve.append(
             {
                 "epoch": epoch + 1,
-                "loss": _finite(total / max(seen, 1), epoch, steps, settings),
+                "loss": _finite(total / seen, epoch, steps - 1, settings),
                 "learning_rate": float(schedule.get_last_lr()[0]),
             }
         )
+        if not all(bool(weight.isfinite().all()) for weight in network.parameters()):
+            # The last step can spoil the weights after a loss that was still finite.
+            _finite(torch.tensor(math.nan), epoch, steps - 1, settings)
         if process.first:
             parts = {name: part.state_dict() for name, part in state.items() if part is not None}
             with write_aside(checkpoint) as draft:
@@ -224,10 +220,33 @@ def train(
     return pd.DataFrame(curve)
 
 
+def _schedule(
+    optimizer: torch.optim.Optimizer, settings: TrainSettings, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    if settings.schedule == "constant":
+        return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+    if settings.schedule == "one-cycle":
+        # One rate more than there are steps, as the schedule is advanced after the last one too. torch divides by
+        # the warm-up's steps less one and by the steps after it: leave one of each at least.
+        rates = max(3, steps + 1)
+        warm_up = min(max(settings.warm_up, 2 / rates), 1 - 1 / rates)
+        return torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, settings.learning_rate, total_steps=rates, pct_start=warm_up
+        )
+    raise ZerotagError(f"params.yaml: train schedule {settings.schedule!r} is unknown; use one-cycle or constant.")
+
+
 def _share(order: np.ndarray, batch: int, process: Process) -> np.ndarray:
-    """This process's photos of every batch, one batch after the other."""
-    starts = range(0, order.size, batch)
-    return np.concatenate([order[start : start + batch][process.rank :: process.world] for start in starts])
+    """This process's photos of every batch, one batch after the other.
+
+    All processes take the same number of steps, or their optimisers would part. So where the last batch has fewer
+    photos than there are processes, some of its photos go to more than one.
+    """
+    parts = []
+    for start in range(0, order.size, batch):
+        whole = order[start : start + batch]
+        parts.append(np.resize(whole, max(whole.size, process.world))[process.rank :: process.world])
+    return np.concatenate(parts)
 
 
 def _finite(value: torch.Tensor, epoch: int, step: int, settings: TrainSettings) -> float:

@@ -42,7 +42,7 @@ class Vocabulary:
         return cls(tags, np.load(words / "vectors.npy"), seen)
 
     def write(self, folder: Path) -> None:
-        """Write `vocabulary.csv` (tag, split) and `vectors.npy`; `read(folder, folder / "vocabulary.csv")` reads them."""
+        """Write `vocabulary.csv` (tag, split) and `vectors.npy`, for `read(folder, folder / "vocabulary.csv")`."""
         with (folder / "vocabulary.csv").open("w", newline="", encoding="utf-8") as lines:
             table = csv.writer(lines, lineterminator="\n")
             table.writerow(["tag", "split"])

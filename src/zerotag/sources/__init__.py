@@ -4,12 +4,14 @@ A source has settings (its section of params.yaml), `fetch`, which brings what i
 raw folder, and `read`, which lists photos and tags.
 """
 
+import csv
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from zerotag.errors import ZerotagError
+from zerotag.files import write_aside
 from zerotag.settings import from_params
 from zerotag.sources import coco, csv_table, nus_wide, scenes
 from zerotag.sources.base import Source
@@ -79,11 +81,13 @@ def fetch(name: str, params: dict[str, Any], raw: Path) -> None:
         return
     # Nothing to bring: the inventory makes the photos' state a versioned output all the same.
     source = kind.read(settings, raw)
-    raw.mkdir(parents=True, exist_ok=True)
-    with (raw / "inventory.csv").open("w", encoding="utf-8") as file:
-        file.write("file,bytes\n")
-        for path in source.files:
-            file.write(f'"{path.as_posix()}",{path.stat().st_size if path.is_file() else "missing"}\n')
+    with write_aside(raw) as draft:
+        draft.mkdir()
+        with (draft / "inventory.csv").open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(["file", "bytes"])
+            for path in source.files:
+                table.writerow([path.as_posix(), path.stat().st_size if path.is_file() else "missing"])
 
 
 def read(name: str, params: dict[str, Any], raw: Path) -> Source:

@@ -1,6 +1,7 @@
 """COCO's instances JSON: categories are the tags of a photo."""
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def read(settings: CocoSettings) -> Source:
             tags_of_photos.append(tags)
             train.append(part == "train")
     if len(set(ids)) < len(ids):
-        twice = next(name for name in ids if ids.count(name) > 1)
+        twice = Counter(ids).most_common(1)[0][0]
         raise ZerotagError(f"{settings.test}: photo {twice} stands in {settings.train} too. Take it out of one.")
     division = np.array(train)
     if not settings.test:
@@ -61,11 +62,11 @@ def _instances(path: Path) -> dict[str, list[str]]:
         content = json.loads(path.read_text(encoding="utf-8"))
         categories = {category["id"]: category["name"] for category in content["categories"]}
         names = {image["id"]: image["file_name"] for image in content["images"]}
-        pairs = [(annotation["image_id"], annotation["category_id"]) for annotation in content["annotations"]]
+        pairs = dict.fromkeys((each["image_id"], each["category_id"]) for each in content["annotations"])
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise ZerotagError(f"{path}: not an instances JSON of COCO ({error!r}).") from error
     tags_of_photos: dict[str, list[str]] = {}
-    for image, category in dict.fromkeys(pairs):
+    for image, category in pairs:
         if image not in names or category not in categories:
             raise ZerotagError(
                 f"{path}: an annotation names image {image} and category {category}, which are not listed. "

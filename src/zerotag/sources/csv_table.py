@@ -1,13 +1,16 @@
 """One's own photographs: a table `image,tags`, as CSV or JSON Lines."""
 
 import csv
-import json
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NotRequired
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from zerotag.errors import ZerotagError
 from zerotag.sources.base import Source, hash_division, label_matrix, need
@@ -29,6 +32,15 @@ class CsvSettings:
     separator: str = " "
     test: float = 0.1
     min_photos: int = 1
+
+
+class _JsonRow(TypedDict):
+    image: str
+    tags: str | list[str]
+    part: NotRequired[str | None]
+
+
+_JSON_ROW = TypeAdapter(_JsonRow)
 
 
 def read(settings: CsvSettings) -> Source:
@@ -54,15 +66,21 @@ def read(settings: CsvSettings) -> Source:
         tags_of_photos.append(tags)
         parts.append(part)
     if not lines:
-        raise ZerotagError(f"{table}: no photo is listed.")
+        raise ZerotagError(f"{table}: no photo is listed. Write a line for each: image,tags")
     counts = Counter(tag for tags in tags_of_photos for tag in set(tags))
     vocabulary = sorted(tag for tag, count in counts.items() if count >= settings.min_photos)
+    if not vocabulary:
+        raise ZerotagError(
+            f"{table}: no tag has {settings.min_photos} photos (params.yaml: sources.csv.min_photos). Lower it."
+        )
     kept = set(vocabulary)
     ids = list(lines)
     if any(parts):
         if not all(parts):
             raise ZerotagError(f"{table}: photo {ids[parts.index('')]} has no part; give train or test to every photo.")
         train = np.array([part == "train" for part in parts])
+        if train.all() or not train.any():
+            raise ZerotagError(f"{table}: every photo has the part {parts[0]}; there must be train and test photos.")
     else:
         train = hash_division(ids, settings.test, "sources.csv.test")
     labels = label_matrix([[tag for tag in tags if tag in kept] for tags in tags_of_photos], vocabulary)
@@ -74,7 +92,7 @@ def _rows(table: Path, separator: str) -> Iterator[tuple[int, str, list[str], st
     if table.suffix.lower() in (".jsonl", ".ndjson"):
         yield from _json_rows(table, separator)
         return
-    with table.open(newline="", encoding="utf-8-sig") as file:
+    with _utf8(table), table.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         header = reader.fieldnames or []
         if missing := [column for column in ("image", "tags") if column not in header]:
@@ -83,19 +101,36 @@ def _rows(table: Path, separator: str) -> Iterator[tuple[int, str, list[str], st
                 "The first line must name the columns: image,tags"
             )
         for row in reader:
+            if None in row:
+                raise ZerotagError(
+                    f"{table}, line {reader.line_num}: more values than columns. Put tags with commas between them in "
+                    'quotes, and set sources.csv.separator to ",".'
+                )
             yield _row(table, reader.line_num, row["image"], row["tags"], row.get("part"), separator)
 
 
 def _json_rows(table: Path, separator: str) -> Iterator[tuple[int, str, list[str], str]]:
-    for line, text in enumerate(table.read_text(encoding="utf-8-sig").splitlines(), start=1):
-        if not text.strip():
-            continue
-        try:
-            row = json.loads(text)
-            image, tags = row["image"], row["tags"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ZerotagError(f'{table}, line {line}: not an object with "image" and "tags" ({error!r}).') from error
-        yield _row(table, line, image, tags, row.get("part"), separator)
+    with _utf8(table), table.open(encoding="utf-8-sig") as file:
+        for line, text in enumerate(file, start=1):
+            if not text.strip():
+                continue
+            try:
+                row = _JSON_ROW.validate_json(text)
+            except ValidationError as error:
+                problem = error.errors()[0]
+                where = ".".join(str(part) for part in problem["loc"])
+                raise ZerotagError(
+                    f'{table}, line {line}: not an object with "image" and "tags" ({where}: {problem["msg"]}).'
+                ) from error
+            yield _row(table, line, row["image"], row["tags"], row.get("part"), separator)
+
+
+@contextmanager
+def _utf8(table: Path) -> Iterator[None]:
+    try:
+        yield
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ZerotagError(f"{table}: not a table in UTF-8 ({error}). Save it as CSV, UTF-8.") from error
 
 
 def _row(
@@ -105,5 +140,6 @@ def _row(
         raise ZerotagError(f"{table}, line {line}: no image is named.")
     if part and part not in ("train", "test"):
         raise ZerotagError(f"{table}, line {line}: part is {part!r}, must be train or test.")
-    listed = tags if isinstance(tags, list) else (tags or "").split(separator)
+    # A separator of blanks is any white space, so that a tab or two blanks part tags too.
+    listed = tags if isinstance(tags, list) else (tags or "").split(separator.strip(" ") or None)
     return line, image.strip(), [tag.strip() for tag in listed if tag.strip()], part or ""

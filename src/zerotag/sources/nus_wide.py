@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from zerotag.errors import ZerotagError
 from zerotag.sources.base import Source, need
 
-_BLOCK = 64 * 2**20
+_BLOCK = 8 * 2**20
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,10 @@ def read(settings: NusWideSettings, parameter: str = "sources.nus-wide.folder") 
 def _lines(path: Path) -> list[str]:
     if not path.is_file():
         raise ZerotagError(f"{path} is missing: the official layout of NUS-WIDE has it. Unpack its archive there.")
-    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ZerotagError(f"{path}: not a list in UTF-8 ({error}). Fetch it again.") from error
 
 
 def read_table(path: Path, rows: int, columns: int) -> sp.csr_matrix:
@@ -88,8 +91,13 @@ def read_table(path: Path, rows: int, columns: int) -> sp.csr_matrix:
         while block := file.read(_BLOCK):
             characters = np.frombuffer(block, dtype=np.uint8)
             # A value is one character, so the values of a block are its characters above the blank.
-            values = characters[characters > ord(" ")]
+            places = np.flatnonzero(characters > ord(" "))
+            values = characters[places]
             if values.size and (values.min() < ord("0") or values.max() > ord("1")):
+                raise ZerotagError(_wrong_line(path, rows, columns))
+            # A short line and a long one would make up for each other and shift what lies between.
+            ends = np.searchsorted(places, np.flatnonzero(characters == ord("\n"))) + count
+            if columns and (ends % columns).any():
                 raise ZerotagError(_wrong_line(path, rows, columns))
             ones.append(np.flatnonzero(values == ord("1")) + count)
             count += values.size
