@@ -1,0 +1,154 @@
+"""From a score to a probability: Platt's sigmoid, one for each seen tag and one for all unseen ones.
+
+Reading and using a calibration needs numpy alone; fitting one needs scikit-learn.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
+
+# Fewer positives than this among the held-out photos say too little about one tag.
+_MIN_POSITIVES = 5
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """p = 1 / (1 + exp(-(slope * score + offset))).
+
+    Attributes:
+        unseen: (slope, offset) of words never seen in training.
+        seen: (slope, offset) of all seen tags together, for those without their own.
+        tags: (slope, offset) of a seen tag.
+        figures: how it was made and how well it fits: method, photos, expected calibration error, reliability.
+    """
+
+    unseen: tuple[float, float]
+    seen: tuple[float, float]
+    tags: dict[str, tuple[float, float]]
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def probabilities(
+        self, words: Sequence[str], seen: Sequence[bool | None] | np.ndarray, scores: np.ndarray
+    ) -> np.ndarray:
+        """Probabilities of scores.
+
+        Args:
+            words: T words.
+            seen: (T,) whether each was a training target.
+            scores: (..., T).
+
+        Returns:
+            (..., T) float64 in [0, 1].
+        """
+        lines = np.array(
+            [self.tags.get(word, self.seen) if known else self.unseen for word, known in zip(words, seen, strict=True)]
+        ).reshape(-1, 2)
+        return _sigmoid(scores * lines[:, 0] + lines[:, 1])
+
+    def content(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"unseen": self.unseen, "seen": self.seen, "tags": self.tags, "figures": self.figures}
+
+    @classmethod
+    def read(cls, file: Path) -> "Calibration":
+        """Read calibration.json."""
+        return cls.of(json.loads(file.read_text(encoding="utf-8")))
+
+    @classmethod
+    def of(cls, content: dict[str, Any]) -> "Calibration":
+        """From JSON."""
+        tags = {tag: (line[0], line[1]) for tag, line in content["tags"].items()}
+        unseen, seen = ((content[key][0], content[key][1]) for key in ("unseen", "seen"))
+        return cls(unseen, seen, tags, content.get("figures", {}))
+
+
+def _sigmoid(values: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-np.clip(values, -60, 60)))
+
+
+def fit_line(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Platt's slope and offset (J. Platt, 1999), by scikit-learn's logistic regression on the score alone.
+
+    Args:
+        scores: (n,) float.
+        labels: (n,) 0/1; both must occur.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    # In units of the scores' own spread, so that the mild regularisation does the same to every tag.
+    centre, scale = float(scores.mean()), float(max(scores.std(), 1e-6))
+    fitted = LogisticRegression(C=1.0).fit(((scores - centre) / scale)[:, None], labels)
+    slope = float(fitted.coef_[0, 0]) / scale
+    return slope, float(fitted.intercept_[0]) - slope * centre
+
+
+def fit_calibration(
+    scores: np.ndarray,
+    labels: "sp.csr_matrix",
+    tags: Sequence[str],
+    unseen_scores: np.ndarray,
+    unseen_labels: "sp.csr_matrix",
+) -> Calibration:
+    """Fit the sigmoids on photos that the network was not trained on.
+
+    Args:
+        scores: (n, S) of the seen tags.
+        labels: (n, S) 0/1.
+        tags: S names.
+        unseen_scores: (n, U) of tags that were no training target of the network that scored them.
+        unseen_labels: (n, U) 0/1.
+    """
+    together = _fit_pooled(scores, labels)
+    dense = labels.tocsc()
+    own = {}
+    for column, tag in enumerate(tags):
+        truth = np.zeros(len(scores), dtype=int)
+        truth[dense.indices[dense.indptr[column] : dense.indptr[column + 1]]] = 1
+        if _MIN_POSITIVES <= truth.sum() < len(truth):
+            slope, offset = fit_line(scores[:, column], truth)
+            if slope > 0:  # a tag whose score says nothing keeps the common line
+                own[tag] = (slope, offset)
+    return Calibration(_fit_pooled(unseen_scores, unseen_labels) or together, together, own)
+
+
+def _fit_pooled(scores: np.ndarray, labels: "sp.csr_matrix") -> tuple[float, float]:
+    """One line for all tags together; flat at the tags' frequency when there is nothing to fit."""
+    truth = labels.toarray().ravel().astype(int)
+    if not 0 < truth.sum() < truth.size:
+        return 0.0, float(np.log((truth.sum() + 1) / (truth.size - truth.sum() + 1)))
+    return fit_line(scores.ravel(), truth)
+
+
+def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> list[dict[str, float]]:
+    """The reliability diagram: bins of equal width in probability that hold anything.
+
+    Args:
+        probabilities: (n,) in [0, 1].
+        labels: (n,) 0/1.
+        bins: how many.
+
+    Returns:
+        A row a bin: count, mean probability, share of positives.
+    """
+    place = np.minimum((probabilities * bins).astype(int), bins - 1)
+    count = np.bincount(place, minlength=bins)
+    mean = np.bincount(place, probabilities, bins)
+    positive = np.bincount(place, labels, bins)
+    return [
+        {"count": int(n), "probability": float(p / n), "share": float(q / n)}
+        for n, p, q in zip(count, mean, positive, strict=True)
+        if n
+    ]
+
+
+def expected_calibration_error(rows: list[dict[str, float]]) -> float:
+    """Mean distance between probability and share of positives, weighed by the bins' counts."""
+    total = sum(row["count"] for row in rows)
+    return sum(row["count"] * abs(row["probability"] - row["share"]) for row in rows) / max(total, 1)

@@ -1,0 +1,30 @@
+"""Write the page that shows how the models compare."""
+
+from pathlib import Path
+
+from zerotag.calibration import Calibration
+from zerotag.choice import best_model
+from zerotag.dataset import Dataset
+from zerotag.errors import plain_exit
+from zerotag.report import ReportSettings, Run, write_report
+from zerotag.settings import from_params, read_params
+from zerotag.vocabulary import Vocabulary
+
+with plain_exit():
+    params = read_params()
+    runs = {
+        (backbone, method): Run.read(Path(f"evaluation/{backbone}/{method}"), Path(f"models/{backbone}/{method}"))
+        for backbone in params["backbones"]
+        for method in params["methods"]
+    }
+    best = runs[best_model(Path("evaluation"), params["backbones"], params["methods"], params["best_by"])]
+    write_report(
+        Path("report"),
+        list(runs.values()),
+        best,
+        Calibration.read(Path("calibration/calibration.json")),
+        Dataset.read(Path("prepared")),
+        Vocabulary.read(Path("words"), Path("split.csv")),
+        from_params(ReportSettings, params["report"], "report"),
+    )
+    print(f"The best is {best.name}. Open report/index.html")

@@ -1,0 +1,40 @@
+"""Check the data with Great Expectations; what fails here is not trained on."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from zerotag.dataset import Dataset
+from zerotag.errors import ZerotagError, plain_exit
+from zerotag.files import write_aside
+from zerotag.settings import from_params, read_params
+from zerotag.validation import ValidationSettings, validate
+from zerotag.vocabulary import Vocabulary
+
+
+def main() -> None:
+    settings = from_params(ValidationSettings, read_params().get("validate"), "validate")
+    dataset = Dataset.read(Path("prepared"))
+    vocabulary = Vocabulary.read(Path("words"), Path("split.csv"))
+    # As stages/train.py chooses its targets.
+    seen = [tag for tag, is_seen in zip(vocabulary.tags, vocabulary.seen, strict=True) if is_seen]
+    with write_aside(Path("validation")) as draft:
+        draft.mkdir()
+        result = validate(dataset, vocabulary, seen, settings, draft / "docs")
+        (draft / "result.json").write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
+    print(f"{'checked':>9} {result.checked:4d} expectations")
+    print(f"{'critical':>9} {len(result.failures):4d} failed")
+    print(f"{'warning':>9} {len(result.warnings):4d} failed")
+    for warning in result.warnings:
+        print(f"warning: {warning.message}")
+    if not result.passed:
+        failed = "".join(f"\n  {failure.message}" for failure in result.failures)
+        raise ZerotagError(
+            f"The data are not fit to train on:{failed}\n"
+            "Mend the data, or the bounds (params.yaml: validate). Details: validation/docs/index.html"
+        )
+
+
+if __name__ == "__main__":
+    with plain_exit():
+        main()
