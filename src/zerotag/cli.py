@@ -1,4 +1,4 @@
-"""The command line: `zerotag tag PHOTO…`."""
+"""The command line: `zerotag tag`, `zerotag index` and `zerotag search`."""
 
 import json
 import sys
@@ -18,15 +18,7 @@ def main() -> None:
     """Tags for photographs, words never seen in training included."""
 
 
-def best_model(best: Path) -> Path:
-    """The folder of the best model, as the report stage names it.
-
-    Raises:
-        ZerotagError: no report was made yet.
-    """
-    if not best.is_file():
-        raise ZerotagError(f"{best} is missing: run `dvc repro` first, or name a model with --model.")
-    return Path(json.loads(best.read_text(encoding="utf-8"))["model"])
+Model = Annotated[Path, typer.Option(help="A packaged model's folder, as the package stage writes it.")]
 
 
 @app.command()
@@ -34,26 +26,25 @@ def tag(
     photos: Annotated[list[Path], typer.Argument(help="Photos, or folders of photos.")],
     tags: Annotated[str, typer.Option(help="Words to choose from, with commas between; any words.")] = "",
     top: Annotated[int, typer.Option(min=1, help="How many tags a photo gets.")] = 10,
+    threshold: Annotated[float | None, typer.Option(help="Leave out tags less probable than this, 0 to 1.")] = None,
+    unseen: Annotated[bool, typer.Option("--unseen", help="Only words never seen in training.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line and photo.")] = False,
-    model: Annotated[Path | None, typer.Option(help="A model's folder; the best one if not given.")] = None,
+    model: Model = Path("served"),
 ) -> None:
-    """Tag photos with the best model. An asterisk marks tags never seen in training."""
+    """Tag photos. An asterisk marks words never seen in training."""
     with plain_exit():
-        from zerotag.tagger import Tagger, find_photos  # torch takes seconds: not for --help
+        from zerotag.tagger import Tagger, find_photos  # not for --help
 
         files = find_photos(photos)
-        tagger = Tagger(model or best_model(Path("report/best.json")))
-        words = [word for word in tags.split(",") if word.strip()]
-        if words:
-            known, _ = tagger.vectors(words)
-            for word in words:
-                if word.strip() not in known:
-                    print(f"zerotag: no word vector for {word.strip()!r}, left out.", file=sys.stderr)
+        tagger = Tagger(model)
+        words = tagger.words(tags.split(","), "unseen" if unseen else "all")
+        for word in words.missing:
+            print(f"zerotag: no word vector for {word!r}, left out.", file=sys.stderr)
         failed = 0
         for file in files:
             try:
-                found = tagger.tag(file.read_bytes(), str(file), words, top)
-            except ZerotagError as error:
+                found = tagger.rank(tagger.embed(file.read_bytes(), str(file)), words, top, threshold)
+            except (ZerotagError, OSError) as error:
                 failed += 1
                 print(f"zerotag: {error}", file=sys.stderr)
                 continue
@@ -64,3 +55,61 @@ def tag(
                 print(f"{file}: {', '.join(marked)}")
         if failed:
             raise ZerotagError(f"{failed} of {len(files)} photos could not be tagged; see above.")
+
+
+Database = Annotated[str, typer.Option(help="The index: a folder, s3://… or db://….")]
+
+
+@app.command()
+def index(
+    folder: Annotated[Path, typer.Argument(help="A folder of photos; the index names photos by their path in it.")],
+    database: Database = "work/index",
+    model: Model = Path("served"),
+) -> None:
+    """Bring a folder's photos into the search index; only what is new or has changed is looked at."""
+    with plain_exit():
+        from tqdm import tqdm
+
+        from zerotag.index import open_index, update
+        from zerotag.tagger import Tagger
+
+        if not folder.is_dir():
+            raise ZerotagError(f"{folder}: no such folder.")
+        tagger = Tagger(model)
+        with tqdm(desc="index", unit="photo", disable=None) as bar:
+
+            def report(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            done = update(open_index(database, tagger), tagger, folder, [""], report=report)
+        for reason in done.refused.values():
+            print(f"zerotag: {reason}", file=sys.stderr)
+        print(
+            f"{done.added} added, {done.unchanged} unchanged, {done.removed} removed, "
+            f"{len(done.refused)} cannot be used"
+        )
+
+
+@app.command()
+def search(
+    words: Annotated[str, typer.Argument(help="Words with commas between; a photo has to fit all of them.")],
+    without: Annotated[str, typer.Option(help="Words that must not fit as well.")] = "",
+    top: Annotated[int, typer.Option(min=1, help="How many photos.")] = 10,
+    offset: Annotated[int, typer.Option(min=0, help="How many photos to skip.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line and photo.")] = False,
+    database: Database = "work/index",
+    model: Model = Path("served"),
+) -> None:
+    """Find photos of the index by any words."""
+    with plain_exit():
+        from zerotag.index import open_index, search_words
+        from zerotag.tagger import Tagger
+
+        tagger = Tagger(model)
+        wanted, unwanted = search_words(tagger, words.split(","), without.split(","))
+        found = open_index(database, tagger).search(wanted.vectors, unwanted.vectors if unwanted else None, top, offset)
+        for hit in found:
+            print(json.dumps(asdict(hit)) if as_json else f"{hit.score:6.2f}  {hit.photo}")
+        if not found:
+            print("zerotag: no photo found; `zerotag index FOLDER` brings photos in.", file=sys.stderr)

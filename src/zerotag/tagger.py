@@ -3,17 +3,19 @@
 The library, the command line and the service all come through here. Numpy, Pillow and ONNX Runtime suffice.
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from zerotag.calibration import Calibration
 from zerotag.errors import ZerotagError
-from zerotag.lexicon import look_up
-from zerotag.package import read_calibration, read_info, read_lexicon
+from zerotag.lexicon import Lexicon, look_up
+from zerotag.package import read_info, read_lexicon
 from zerotag.photos import MAX_PIXELS, open_photo
 from zerotag.runtime import Runtime, to_pixels
 from zerotag.scoring import score
@@ -80,7 +82,7 @@ class Tagger:
         self.info = read_info(self.folder)
         self.vocabulary = Vocabulary.read(self.folder, self.folder / "vocabulary.csv")
         self._row = {tag: row for row, tag in enumerate(self.vocabulary.tags)}
-        self._calibration = read_calibration(self.folder)
+        self._calibration = Calibration.read(self.folder / "calibration.json")
         self._threads = threads
 
     # Loaded when they are asked for: a process that only scores needs no network.
@@ -89,8 +91,23 @@ class Tagger:
         return Runtime(self.folder / "model.onnx", self._threads)
 
     @cached_property
-    def _lexicon(self):
+    def _lexicon(self) -> Lexicon:
         return read_lexicon(self.folder)
+
+    @cached_property
+    def network(self) -> str:
+        """Names the network by its content: vectors of different networks do not mix."""
+        return hashlib.sha256((self.folder / "model.onnx").read_bytes()).hexdigest()[:16]
+
+    @property
+    def lexicon_words(self) -> int:
+        """How many words have a vector besides the vocabulary."""
+        return len(self._lexicon.index)
+
+    @property
+    def calibration_figures(self) -> dict[str, Any]:
+        """How the calibration was made and how well it fits."""
+        return self._calibration.figures
 
     @property
     def size(self) -> int:

@@ -1,0 +1,208 @@
+"""How fast the network and the service are: python benchmarks/serving.py [--model served] [--seconds 60].
+
+First the networks, random weights, batch 1: ONNX Runtime against torch eager, in turns. Then the score of 1,006
+tags. Then the packaged model: a bare loop (decode, ONNX Runtime, score) against the service with 16 clients, in
+turns, and a load test of --seconds that watches errors and memory. Only this machine's own address is called.
+"""
+
+import argparse
+import http.client
+import io
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from PIL import Image
+
+from zerotag.runtime import Runtime
+from zerotag.scoring import score
+from zerotag.tagger import PHOTO_SUFFIXES, Tagger
+
+PROJECT = Path(__file__).resolve().parents[1]
+BACKBONES = ["tf_efficientnet_lite0", "tresnet_m", "resnet50"]
+CLIENTS = 16
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    arguments.add_argument("--model", type=Path, default=PROJECT / "served")
+    arguments.add_argument("--photos", type=Path, help="a folder of photos; made up if not given")
+    arguments.add_argument("--seconds", type=float, default=60)
+    arguments.add_argument("--no-networks", action="store_true")
+    options = arguments.parse_args()
+    if not options.no_networks:
+        print(f"{'network, batch 1, 224 pixels':30}{'torch':>10}{'ONNX':>10}{'ratio':>8}")
+        for name in BACKBONES:
+            eager, exported = network_latency(name)
+            print(f"{name:30}{1000 * eager:8.1f}ms{1000 * exported:8.1f}ms{exported / eager:8.2f}")
+    random = np.random.default_rng(0)
+    matrix = random.standard_normal((7, 300), dtype=np.float32)
+    vectors = random.standard_normal((1006, 300), dtype=np.float32)
+    times = [elapsed(lambda: score(matrix, vectors)) for _ in range(500)]
+    print(f"score of 1,006 tags from a 7 x 300 matrix: {1000 * median(times):.3f} ms")
+    service(options.model.resolve(), photos(options.photos), options.seconds)
+
+
+def elapsed(call) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def network_latency(name: str, repeats: int = 20) -> tuple[float, float]:
+    """Median seconds of torch eager and of ONNX Runtime."""
+    import torch
+
+    from zerotag.backbones import build_backbone
+    from zerotag.export import export_network
+    from zerotag.methods import Head
+    from zerotag.model import Model, Network
+
+    backbone = build_backbone(name, "none")
+    network = Network(backbone, Head(backbone.features, 7, 50)).eval()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.onnx"
+        export_network(Model(network, None, {"size": 224, "backbone": name}), file)  # type: ignore[arg-type]
+        runtime = Runtime(file)
+        pixels = np.random.default_rng(0).integers(0, 255, (1, 224, 224, 3), dtype=np.uint8)
+        photo = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+        eager, exported = [], []
+        with torch.inference_mode():
+            for _ in range(repeats + 3):
+                eager.append(elapsed(lambda: network(photo)))
+                exported.append(elapsed(lambda: runtime(pixels)))
+    return median(eager[3:]), median(exported[3:])
+
+
+def photos(folder: Path | None, count: int = 100) -> list[bytes]:
+    if folder:
+        files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in PHOTO_SUFFIXES]
+        return [file.read_bytes() for file in files[:count]]
+    random = np.random.default_rng(0)
+    made = []
+    for _ in range(count):
+        small = Image.fromarray(random.integers(0, 255, (24, 32, 3), dtype=np.uint8))
+        buffer = io.BytesIO()
+        small.resize((384, 256), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
+        made.append(buffer.getvalue())
+    return made
+
+
+def service(model: Path, pictures: list[bytes], seconds: float) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {"MODEL": model, "PORT": port, "INDEX": f"{folder}/index", "LOG": f"{folder}/log"}
+        environment = {**os.environ, **{f"ZEROTAG_{name}": str(value) for name, value in settings.items()}}
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bentoml", "serve", "service.service:Zerotag"],
+            cwd=PROJECT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            while not answers(f"http://127.0.0.1:{port}/readyz"):
+                if process.poll() is not None or time.perf_counter() - started > 120:
+                    raise SystemExit("the service does not start")
+                time.sleep(0.1)
+            print(f"\nbentoml serve is ready after {time.perf_counter() - started:.1f} s")
+            load(port, pictures, 5)
+            # In turns, so that what else this machine does falls on both.
+            bare, served, latencies = [], [], []
+            for _ in range(3):
+                bare.append(bare_loop(model, pictures))
+                rate, times, _ = load(port, pictures, 6)
+                served.append(rate)
+                latencies += times
+            print(f"{'':30}{'photos/s':>10}{'ratio':>8}{'median':>10}{'p99':>10}")
+            print(f"{'bare loop':30}{median(bare):10.1f}{1:8.2f}")
+            middle, late = 1000 * np.quantile(latencies, [0.5, 0.99])
+            ratio = median(served) / median(bare)
+            print(f"{f'service, {CLIENTS} clients':30}{median(served):10.1f}{ratio:8.2f}{middle:8.0f}ms{late:8.0f}ms")
+
+            before = memory(port)
+            rate, times, statuses = load(port, pictures, seconds)
+            middle, late = 1000 * np.quantile(times, [0.5, 0.99])
+            print(f"\nload test, {seconds:g} s: {len(times):,} requests, answers {statuses}, p99 {late:.0f} ms")
+            print(f"memory of all processes: {before:.0f} MB before, {memory(port):.0f} MB after")
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:
+            return response.status == 200
+    except OSError:
+        return False
+
+
+def bare_loop(model: Path, pictures: list[bytes]) -> float:
+    """Photos a second of one process that decodes, embeds and scores, one photo after another."""
+    tagger = Tagger(model)
+    words = tagger.words()
+    for picture in pictures[:5]:
+        tagger.rank(tagger.embed(picture, "photo"), words)
+    seconds = elapsed(lambda: [tagger.rank(tagger.embed(picture, "photo"), words) for picture in pictures])
+    return len(pictures) / seconds
+
+
+def load(port: int, pictures: list[bytes], seconds: float) -> tuple[float, list[float], dict[int | str, int]]:
+    """Send photos from 16 clients, each its next one when the last is answered."""
+    mark = "zerotag-benchmark"
+    head = f'--{mark}\r\nContent-Disposition: form-data; name="photo"; filename="a"\r\n\r\n'.encode()
+    bodies = [head + picture + f"\r\n--{mark}--\r\n".encode() for picture in pictures]
+    headers = {"Content-Type": f"multipart/form-data; boundary={mark}"}
+    times: list[float] = []
+    statuses: dict[int | str, int] = {}
+    until = time.perf_counter() + seconds
+
+    def one(number: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        while time.perf_counter() < until:
+            number += CLIENTS
+            started = time.perf_counter()
+            try:
+                connection.request("POST", "/tag", bodies[number % len(bodies)], headers)
+                answer = connection.getresponse()
+                answer.read()
+                status: int | str = answer.status
+            except OSError as error:
+                status = type(error).__name__
+                connection.close()
+            times.append(time.perf_counter() - started)
+            statuses[status] = statuses.get(status, 0) + 1
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(CLIENTS)]
+    started = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return len(times) / (time.perf_counter() - started), times, statuses
+
+
+def memory(port: int) -> float:
+    """Memory of the service's processes, in MB, shared pages counted once."""
+    total = 0
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and f"ZEROTAG_PORT={port}\0".encode() in (entry / "environ").read_bytes():
+                lines = (entry / "smaps_rollup").read_text().splitlines()
+                total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+        except OSError:
+            continue
+    return total / 1000
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Take the README's pictures of the service's page: python docs/screenshot_page.py PHOTOS [PHOTO].
+
+The service of the packaged model is started on a free port with PHOTOS as its root, the folder is indexed, PHOTO
+(or the first photo) is tagged with the model's own tags, and a search is made. Needs Debian's chromium and
+chromium-driver.
+"""
+
+import argparse
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+from selenium import webdriver
+from selenium.webdriver import Keys
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+PROJECT = Path(__file__).resolve().parents[1]
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--hide-scrollbars",
+]  # fmt: skip
+
+
+def main() -> None:
+    """Start the service, take the pictures, stop it."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    arguments.add_argument("photos", type=Path)
+    arguments.add_argument("photo", type=Path, nargs="?")
+    arguments.add_argument("--model", type=Path, default=PROJECT / "served")
+    arguments.add_argument("--search", default="sunset")
+    arguments.add_argument("--out", type=Path, default=PROJECT / "docs")
+    options = arguments.parse_args()
+    photo = options.photo or next(
+        file for file in sorted(options.photos.rglob("*")) if file.suffix in (".jpg", ".jpeg")
+    )
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    with tempfile.TemporaryDirectory() as work:
+        ours = {"MODEL": options.model.resolve(), "ROOT": options.photos.resolve(), "PORT": port}
+        ours |= {"INDEX": f"{work}/index", "LOG": "", "WORKERS": 1, "INDEX_SECONDS": 100}
+        environment = {**os.environ, **{f"ZEROTAG_{name}": str(value) for name, value in ours.items()}}
+        command = [sys.executable, "-m", "bentoml", "serve", "service.service:Zerotag"]
+        process = subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=subprocess.DEVNULL)
+        try:
+            wait_for(f"{url}/readyz")
+            take(url, photo.resolve(), options.search, work, options.out)
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def wait_for(url: str) -> None:
+    """Wait until the service is ready."""
+    for _ in range(300):
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise SystemExit("the service does not start")
+
+
+def take(url: str, photo: Path, search: str, work: str, out: Path) -> None:
+    """Take page.png and page-phone.png."""
+    settings = webdriver.ChromeOptions()
+    settings.binary_location = str(shutil.which("chromium"))
+    for flag in [*FLAGS, f"--user-data-dir={work}/chromium"]:
+        settings.add_argument(flag)
+    browser = webdriver.Chrome(settings, Service(str(shutil.which("chromedriver"))))
+    try:
+        wait = WebDriverWait(browser, 180)
+        for name, width, height in (("page", 1100, 1000), ("page-phone", 390, 1500)):
+            browser.execute_cdp_cmd(
+                "Emulation.setDeviceMetricsOverride",
+                {"width": width, "height": height, "deviceScaleFactor": 2, "mobile": width < 500},
+            )
+            browser.get(url)
+            browser.find_element(By.ID, "file").send_keys(str(photo))
+            wait.until(lambda one: len(one.find_elements(By.CSS_SELECTOR, "#tags li")) == 10)
+            browser.find_element(By.ID, "reindex").click()
+            wait.until(lambda one: "in the index" in one.find_element(By.ID, "search-note").text)
+            browser.find_element(By.ID, "wanted").send_keys(search, Keys.ENTER)
+            wait.until(lambda one: one.find_elements(By.CSS_SELECTOR, "#found li"))
+            time.sleep(2)  # the small pictures come one by one
+            browser.execute_script("window.scrollTo(0, 0)")
+            browser.save_screenshot(str(out / f"{name}.png"))
+    finally:
+        browser.quit()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"use strict";
+// Plain JavaScript, no library: the page asks the service that it came from, and nobody else.
+
+const $ = (id) => document.getElementById(id);
+let photo = null;
+let asked = 0;
+
+async function ask(path, options = {}) {
+  const key = $("key").value;
+  const answer = await fetch(path, { ...options, headers: { ...options.headers, ...(key && { "X-API-Key": key }) } });
+  if (answer.status === 401) $("key-box").hidden = false;
+  if (!answer.ok) {
+    const problem = await answer.json().catch(() => ({}));
+    throw new Error(problem.error || `The service answered ${answer.status}.`);
+  }
+  return answer;
+}
+
+async function askJson(path, options) {
+  return (await ask(path, options)).json();
+}
+
+function note(id, text, bad = false) {
+  $(id).textContent = text;
+  $(id).classList.toggle("bad", bad);
+}
+
+function element(name, className, text = "") {
+  const made = document.createElement(name);
+  made.className = className;
+  made.textContent = text;
+  return made;
+}
+
+// ---- tags
+
+function show(file) {
+  photo = file;
+  URL.revokeObjectURL($("photo").src);
+  $("photo").src = URL.createObjectURL(file);
+  $("photo").hidden = false;
+  tag();
+}
+
+async function tag() {
+  if (!photo) return;
+  const mine = ++asked;
+  const form = new FormData();
+  form.append("photo", photo, "photo");
+  form.append("top", $("top").value);
+  form.append("task", $("unseen").checked ? "unseen" : "all");
+  if ($("words").value.trim()) form.append("vocabulary", $("words").value);
+  note("tag-note", "…");
+  try {
+    const answer = await askJson("tag", { method: "POST", body: form });
+    if (mine !== asked) return; // a later question was asked meanwhile
+    const longest = Math.max(0.001, ...answer.tags.map((one) => one.score));
+    $("tags").replaceChildren(...answer.tags.map((one) => bar(one, longest)));
+    const spent = Object.values(answer.milliseconds).reduce((sum, one) => sum + one, 0);
+    const missing = answer.missing.length ? ` No vector for: ${answer.missing.join(", ")}.` : "";
+    note("tag-note", `${spent.toFixed(0)} ms.${missing}`);
+  } catch (error) {
+    if (mine !== asked) return;
+    $("tags").replaceChildren();
+    note("tag-note", error.message, true);
+  }
+}
+
+function bar(tag, longest) {
+  const row = element("li", tag.seen ? "" : "new");
+  const track = element("div", "bar");
+  // A drawn bar, not a style: the page's security policy allows no inline styles.
+  track.innerHTML = '<svg viewBox="0 0 100 1" preserveAspectRatio="none" aria-hidden="true"><rect height="1"/></svg>';
+  track.querySelector("rect").setAttribute("width", Math.max(0, 100 * tag.score / longest).toFixed(1));
+  row.append(element("span", "name", tag.tag + (tag.seen ? "" : "*")), track);
+  row.append(element("span", "share", `${(100 * tag.probability).toFixed(0)}%`));
+  row.title = `score ${tag.score.toFixed(2)}, principal vector ${tag.principal_vector + 1}`;
+  return row;
+}
+
+let waiting;
+$("words").addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(tag, 250); });
+$("options").addEventListener("submit", (event) => { event.preventDefault(); tag(); });
+$("unseen").addEventListener("change", tag);
+$("top").addEventListener("change", tag);
+$("file").addEventListener("change", () => $("file").files.length && show($("file").files[0]));
+$("drop").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" || event.key === " ") { event.preventDefault(); $("file").click(); }
+});
+for (const kind of ["dragover", "dragleave", "drop"]) {
+  document.addEventListener(kind, (event) => {
+    event.preventDefault();
+    $("drop").classList.toggle("over", kind === "dragover");
+    if (kind === "drop" && event.dataTransfer.files.length) show(event.dataTransfer.files[0]);
+  });
+}
+document.addEventListener("paste", (event) => {
+  const file = [...event.clipboardData.files].find((one) => one.type.startsWith("image/"));
+  if (file) show(file);
+});
+
+// ---- search
+
+const list = (id) => $(id).value.split(",").map((word) => word.trim()).filter(Boolean);
+let next = 0;
+
+async function search(offset) {
+  const body = JSON.stringify({ words: list("wanted"), without: list("unwanted"), offset, limit: 24 });
+  if (!list("wanted").length) return note("search-note", "Type a word to search for.");
+  try {
+    const headers = { "Content-Type": "application/json" };
+    const answer = await askJson("search", { method: "POST", headers, body });
+    if (!offset) $("found").replaceChildren();
+    $("found").append(...answer.photos.map(card));
+    next = answer.next;
+    $("more").hidden = next === null;
+    const count = $("found").children.length;
+    const text = count ? `The best ${count} of ${answer.indexed} photos, ${answer.milliseconds.toFixed(0)} ms.`
+      : answer.indexed ? "No photo fits." : "The index is empty: update it first.";
+    note("search-note", text);
+  } catch (error) {
+    note("search-note", error.message, true);
+  }
+}
+
+function card(hit) {
+  const item = element("li", "");
+  const figure = element("figure", "");
+  const image = element("img", "");
+  image.alt = hit.photo;
+  image.loading = "lazy";
+  const path = `photo/${hit.photo.split("/").map(encodeURIComponent).join("/")}`;
+  // Not the address itself: an image element cannot send the API key.
+  ask(path).then((answer) => answer.blob()).then((blob) => { image.src = URL.createObjectURL(blob); }, () => {});
+  image.addEventListener("load", () => URL.revokeObjectURL(image.src));
+  const caption = element("figcaption", "");
+  caption.append(element("span", "", hit.photo.split("/").pop()), element("span", "", hit.score.toFixed(2)));
+  figure.append(image, caption);
+  figure.title = hit.photo;
+  item.append(figure);
+  return item;
+}
+
+$("search").addEventListener("submit", (event) => { event.preventDefault(); search(0); });
+$("more").addEventListener("click", () => search(next));
+$("reindex").addEventListener("click", async () => {
+  $("reindex").disabled = true;
+  try {
+    let added = 0;
+    for (let answer = { remaining: 1 }; answer.remaining;) {
+      const headers = { "Content-Type": "application/json" };
+      answer = await askJson("index", { method: "POST", headers, body: "{}" });
+      added += answer.added;
+      const refused = Object.keys(answer.refused).length;
+      const left = answer.remaining ? `, ${answer.remaining} to go…` : `; ${answer.indexed} photos in the index.`;
+      note("search-note", `${added} added${refused ? `, ${refused} cannot be used` : ""}${left}`);
+    }
+  } catch (error) {
+    note("search-note", error.message, true);
+  }
+  $("reindex").disabled = false;
+});
+
+async function describe() {
+  const model = await askJson("model");
+  $("model").textContent = `${model.name} ${model.version}: ${model.tags} tags, ${model.unseen} of them never seen in `
+    + `training, and ${model.words.toLocaleString("en")} other words.`;
+}
+$("key").addEventListener("change", () => describe().catch(() => {}));
+describe().catch(() => {});

@@ -1,0 +1,74 @@
+"""What is kept of requests: Prometheus metrics, and a log without the pictures."""
+
+import json
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from prometheus_client import Counter, Histogram
+
+from zerotag.tagger import Tag
+
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+LATENCY = Histogram("zerotag_step_seconds", "Time of a step of a request.", ["step"], buckets=_BUCKETS)
+PHOTOS = Counter("zerotag_photos", "Photos that got tags.")
+TAGS = Counter("zerotag_tags", "Tags given.", ["kind"])
+REFUSED = Counter("zerotag_refused", "Requests and photos that were refused.", ["status"])
+
+
+class RequestLog:
+    """JSON Lines, a file a day: what the drift check of the retraining reads.
+
+    A line holds time, model, the request's options, the photo's size, brightness and contrast, and the tags with
+    their scores; no picture, no file name, no address.
+
+    Args:
+        folder: where to; None for no log.
+        model: name and version.
+    """
+
+    def __init__(self, folder: Path | None, model: str):
+        self._folder = folder
+        self._model = model
+        if folder:
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def tagged(self, pixels: np.ndarray, size: int, tags: Sequence[Tag], own_words: bool, task: str) -> None:
+        """Count a tagged photo and write its line."""
+        PHOTOS.inc()
+        for tag in tags:
+            TAGS.labels("word" if tag.seen is None else "seen" if tag.seen else "unseen").inc()
+        self._write(
+            event="tag",
+            bytes=size,
+            brightness=round(float(pixels.mean()) / 255, 4),
+            contrast=round(float(pixels.std()) / 255, 4),
+            own_words=own_words,
+            task=task,
+            tags=[[tag.tag, round(tag.score, 4), round(tag.probability, 4)] for tag in tags],
+        )
+
+    def searched(self, words: Sequence[str], without: Sequence[str], found: int) -> None:
+        """Write a search's line."""
+        self._write(event="search", words=list(words), without=list(without), found=found)
+
+    def refused(self, status: int, reason: str) -> None:
+        """Count a refusal and write its line."""
+        REFUSED.labels(str(status)).inc()
+        self._write(event="refused", status=status, reason=reason[:200])
+
+    def _write(self, **facts: Any) -> None:
+        if self._folder is None:
+            return
+        now = datetime.now(UTC)
+        line = json.dumps({"time": now.isoformat(timespec="milliseconds"), "model": self._model, **facts}) + "\n"
+        # One write to a file opened for appending: the lines of several processes do not mix.
+        file = os.open(self._folder / f"{now:%Y-%m-%d}.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(file, line.encode())
+        finally:
+            os.close(file)

@@ -1,0 +1,58 @@
+"""The BentoML service: `bentoml serve service.service:Zerotag`."""
+
+import aiohttp
+import bentoml
+import bentoml.exceptions
+import numpy as np
+
+from service.app import create_app
+from service.limits import busy
+from service.settings import read_settings
+from zerotag.runtime import Runtime
+
+SETTINGS = read_settings()
+
+
+@bentoml.service(workers=1, traffic={"timeout": 120}, logging={"access": {"enabled": False}})
+class Network:
+    """The network, on all cores, for photos of several requests at once."""
+
+    def __init__(self) -> None:
+        self._runtime = Runtime(SETTINGS.path(SETTINGS.model) / "model.onnx")
+        self._runtime(np.zeros((1, self._runtime.size, self._runtime.size, 3), dtype=np.uint8))
+
+    @bentoml.api(batchable=True, max_batch_size=SETTINGS.batch, max_latency_ms=SETTINGS.batch_wait_ms)
+    def embed(self, pixels: np.ndarray) -> np.ndarray:
+        """(B, S, S, 3) uint8 -> (B, M, d) float32 principal vectors."""
+        return self._runtime(pixels)
+
+
+@bentoml.service(
+    name="zerotag",
+    workers=SETTINGS.processes,
+    traffic={"timeout": 120},
+    http={"host": SETTINGS.host, "port": SETTINGS.port},
+    logging={"access": {"enabled": False}},
+)
+class Zerotag:
+    """Tags for photographs and search by any word."""
+
+    network = bentoml.depends(Network)
+
+
+async def _embed(pixels: np.ndarray) -> np.ndarray:
+    network = bentoml.get_current_service().network
+    for _ in range(3):
+        try:
+            return await network.to_async.embed(pixels)
+        except aiohttp.ClientConnectionError:
+            # An idle connection that the other side closes in the moment of its use. The network keeps no state:
+            # asking again does no harm.
+            continue
+        except bentoml.exceptions.BentoMLException as error:
+            # More photos are waiting than the network can take in time.
+            raise busy() from error
+    raise busy()
+
+
+Zerotag.mount_asgi_app(create_app(SETTINGS, _embed))  # type: ignore[attr-defined]

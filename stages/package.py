@@ -1,0 +1,122 @@
+"""Put all that serving needs into one folder, served/, and build a BentoML model and a Bento of it in bentos/."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from zerotag.calibration import Calibration
+from zerotag.errors import ZerotagError, plain_exit
+from zerotag.files import write_aside
+from zerotag.model import load_model
+from zerotag.package import PackageSettings, write_package
+from zerotag.settings import from_params, read_params
+from zerotag.words import load_lexicon
+
+# What the serving process imports; the Bento pins the versions that are installed here.
+REQUIREMENTS = [
+    "aiohttp", "bentoml", "fastapi", "httptools", "lancedb", "numpy", "onnxruntime", "pillow", "prometheus-client",
+    "pyarrow", "pydantic", "python-multipart", "pyyaml", "uvloop",
+]  # fmt: skip
+
+LICENCES = {
+    "code": "zerotag: Apache-2.0. Network definitions: timm, Apache-2.0.",
+    "weights": "The backbone's weights come from {weights}; the pip package of EfficientNet-Lite0 is Apache-2.0. They "
+    "were trained on ImageNet, whose photographs are for non-commercial research: judge for yourself what that means.",
+    "words": "Word vectors from {words}; GloVe is under the Public Domain Dedication and License 1.0.",
+    "photos": "Trained on {source}; the licence of these photographs is their owner's matter.",
+}
+
+
+def main() -> None:
+    params = read_params()
+    settings = from_params(PackageSettings, params.get("package"), "package")
+    exported = json.loads(Path("exported/export.json").read_text(encoding="utf-8"))
+    backbone, method = exported["backbone"], exported["method"]
+    model = load_model(Path(f"models/{backbone}/{method}"))
+    calibration = Path("calibration/calibration.json").read_bytes()
+    network = Path("exported/model.onnx")
+    # Named by content: the same model packaged twice has the same version.
+    content = sha256(network.read_bytes() + calibration + model.vocabulary.digest.encode()).hexdigest()
+    training = {key: value for key, value in model.info.items() if key not in ("mean", "std")}
+    licences = {
+        key: text.format(weights=model.info["weights"], words=model.info["data"]["words"], source=params["source"])
+        for key, text in LICENCES.items()
+    }
+    info: dict[str, Any] = {
+        "name": "zerotag",
+        "version": content[:12],
+        "backbone": backbone,
+        "method": method,
+        "size": model.info["size"],
+        "principal_vectors": model.info["principal_vectors"],
+        "dimensions": model.vocabulary.vectors.shape[1],
+        "metrics": json.loads(Path(f"evaluation/{backbone}/{method}/metrics.json").read_text(encoding="utf-8")),
+        "training": training,
+        "export": exported,
+        "git": git_revision(),
+        "packages": {name: version(name) for name in ("zerotag", *REQUIREMENTS)},
+        "licences": licences,
+    }
+    write_package(
+        Path("served"),
+        network,
+        model.vocabulary,
+        load_lexicon(model.info["data"]["words"]),
+        Calibration.read(Path("calibration/calibration.json")),
+        info,
+        settings.words,
+    )
+    with write_aside(Path("bentos")) as draft:
+        draft.mkdir()
+        build_bento(draft, info["version"], licences)
+    print(f"served/ and bentos/ hold zerotag:{info['version']}: {backbone}, {method}")
+
+
+def git_revision() -> str:
+    """The checkout's commit, with a mark when files differ from it."""
+    answer = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    return answer.stdout.strip() or "none"
+
+
+def build_bento(home: Path, model_version: str, licences: dict[str, str]) -> None:
+    """Build in a BentoML home of the project's own: nothing is written outside of the checkout."""
+    home = home.resolve()
+    os.environ["BENTOML_HOME"] = str(home)
+    os.environ["BENTOML_DO_NOT_TRACK"] = "True"
+    import bentoml  # reads BENTOML_HOME
+
+    tag = f"zerotag:{model_version}"
+    with bentoml.models.create(tag, labels={"licence": "see tagger.json"}, metadata={"licences": licences}) as made:
+        shutil.copytree("served", made.path, dirs_exist_ok=True)
+    project = Path(__file__).resolve().parents[1]
+    context = Path("work/bento").resolve()  # not beside the draft: BentoML reads nothing below a hidden folder
+    shutil.rmtree(context, ignore_errors=True)
+    ignored = shutil.ignore_patterns("__pycache__", "bentofile.yaml")
+    shutil.copytree(project / "service", context / "service", ignore=ignored)
+    shutil.copytree(project / "src" / "zerotag", context / "zerotag", ignore=ignored)
+    serve = {**(read_params().get("serve") or {}), "model": f"bentoml:{tag}"}
+    # A Bento's own folder may be read-only, and another one comes with the next model.
+    serve |= {"index": "~/.zerotag/index", "log": "~/.zerotag/requests"}
+    (context / "params.yaml").write_text(yaml.safe_dump({"serve": serve}), encoding="utf-8")
+    pinned = "".join(f"{name}=={version(name)}\n" for name in REQUIREMENTS)
+    (context / "requirements.txt").write_text(pinned, encoding="utf-8")
+    recipe = yaml.safe_load((project / "service" / "bentofile.yaml").read_text(encoding="utf-8"))
+    (context / "bentofile.yaml").write_text(yaml.safe_dump({**recipe, "models": [tag]}), encoding="utf-8")
+    command = [sys.executable, "-m", "bentoml", "build", "--version", model_version, "."]
+    built = subprocess.run(command, cwd=context, capture_output=True, text=True, check=False)
+    if built.returncode:
+        raise ZerotagError(f"bentoml build failed:\n{built.stdout}{built.stderr}")
+    shutil.rmtree(context)
+
+
+if __name__ == "__main__":
+    with plain_exit():
+        main()
