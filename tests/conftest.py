@@ -1,0 +1,218 @@
+"""What several tests share: a packaged model with random weights, and a served one."""
+
+import io
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+PROJECT = Path(__file__).resolve().parents[1]
+TAGS = ["sky", "sea", "beach", "sunset", "mountain", "snow", "tree", "flower", "dog", "cat", "horse", "bird"]
+OTHER_WORDS = ["boat", "lighthouse", "zebra", "tractor", "guitar", "cloud", "river", "castle"]
+
+
+def picture(seed: int = 0, width: int = 160, height: int = 120) -> Image.Image:
+    """Blobs of colour: no two seeds look alike."""
+    random = np.random.default_rng(seed)
+    small = random.integers(0, 255, (6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def encoded(seed: int = 0, kind: str = "JPEG", width: int = 160, height: int = 120) -> bytes:
+    """An encoded photo."""
+    buffer = io.BytesIO()
+    picture(seed, width, height).save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training folder of a tiny backbone with random weights."""
+    import pandas as pd
+    import torch
+
+    from zerotag.backbones import build_backbone
+    from zerotag.methods import Head, method
+    from zerotag.model import Network, save_model
+    from zerotag.vocabulary import Vocabulary
+
+    torch.manual_seed(0)
+    backbone = build_backbone("test_efficientnet")
+    chosen = method("sdl", {"principal_vectors": 3})
+    network = Network(backbone, Head(backbone.features, 3, 50)).eval()
+    vectors = np.random.default_rng(0).standard_normal((len(TAGS), 50)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    info = {
+        "backbone": "test_efficientnet",
+        "method": "sdl",
+        "mode": "frozen",
+        "size": 64,
+        "mean": backbone.mean.flatten().tolist(),
+        "std": backbone.std.flatten().tolist(),
+        "data": {"words": "none"},
+    }
+    folder = tmp_path_factory.mktemp("models") / "test_efficientnet" / "sdl"
+    vocabulary = Vocabulary(TAGS, vectors, np.array([tag not in ("dog", "sea", "tree") for tag in TAGS]))
+    save_model(folder, network, vocabulary, chosen, info, pd.DataFrame({"epoch": [1], "loss": [1.0]}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def packaged(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A package of it."""
+    from zerotag.calibration import Calibration
+    from zerotag.export import export_network
+    from zerotag.lexicon import Lexicon
+    from zerotag.model import load_model
+    from zerotag.package import write_package
+
+    model = load_model(trained)
+    folder = tmp_path_factory.mktemp("package")
+    export_network(model, folder / "model.onnx")
+    words = TAGS + OTHER_WORDS
+    lexicon = Lexicon(
+        {word: row for row, word in enumerate(words)},
+        np.random.default_rng(1).standard_normal((len(words), 50)).astype(np.float32),
+    )
+    info = {
+        "name": "zerotag",
+        "version": "test",
+        "backbone": "test_efficientnet",
+        "method": "sdl",
+        "size": 64,
+        "principal_vectors": 3,
+        "dimensions": 50,
+    }
+    calibration = Calibration((1.0, 0.0), (1.0, 0.5), {"sky": (2.0, 0.0)}, {"method": "made up"})
+    write_package(folder / "served", folder / "model.onnx", model.vocabulary, lexicon, calibration, info)
+    return folder / "served"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running service."""
+
+    url: str
+    root: Path
+    log: Path
+    ready_seconds: float
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def serving(
+    package: Path | str,
+    folder: Path,
+    *,
+    target: str = "service.service:Zerotag",
+    home: Path | None = None,
+    **settings: str,
+) -> Iterator[Server]:
+    """Start `bentoml serve` with settings of its own, in the checkout or elsewhere; stop it in the end."""
+    port = free_port()
+    root = folder / "photos"
+    root.mkdir(parents=True, exist_ok=True)
+    ours = {"MODEL": package, "ROOT": root, "INDEX": folder / "index", "LOG": folder / "log", "PORT": port, **settings}
+    environment = {
+        **os.environ,
+        "BENTOML_HOME": str(home or folder / "bentoml"),
+        "BENTOML_DO_NOT_TRACK": "True",
+        **{f"ZEROTAG_{name.upper()}": str(value) for name, value in ours.items()},
+    }
+    output = (folder / "output.txt").open("w")
+    started = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bentoml", "serve", target],
+        cwd=folder if home else PROJECT, env=environment, stdout=output, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+    try:
+        while not _answers(f"{url}/readyz"):
+            assert process.poll() is None and time.monotonic() < started + 90, (folder / "output.txt").read_text()
+            time.sleep(0.1)
+        yield Server(url, root, folder / "log", time.monotonic() - started)
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        output.close()
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:
+            return response.status == 200
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="session")
+def server(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A service that the tests share; it has to go on whatever they send."""
+    folder = tmp_path_factory.mktemp("service")
+    with serving(packaged, folder, workers="2", body_seconds="3", connections="400", queue="16") as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[httpx.Client]:
+    """An HTTP client of the service; the service must still be well after the test."""
+    with httpx.Client(base_url=server.url, timeout=60) as one:
+        yield one
+        answer = one.post("/tag", files={"photo": ("after.jpg", encoded())})
+        assert answer.status_code == 200, answer.text
+
+
+@pytest.fixture(scope="session")
+def make_photo() -> Callable[..., bytes]:
+    """Encoded photos by a seed."""
+    return encoded
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Data beside the checkout, none of it the project's own."""
+    folder = PROJECT.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is missing")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def corel(shared: Path) -> Path:
+    """Corel5K."""
+    if not (shared / "corel5k").is_dir():
+        pytest.skip(f"{shared / 'corel5k'} is missing")
+    return shared / "corel5k"
+
+
+@pytest.fixture
+def photo_folder(tmp_path: Path) -> Path:
+    """A user's folder: twelve photos in images/, and tags.csv."""
+    folder = tmp_path / "data"
+    (folder / "images").mkdir(parents=True)
+    lines = ["image,tags"]
+    for number in range(12):
+        (folder / "images" / f"{number:02d}.jpg").write_bytes(encoded(number))
+        lines.append(f"{number:02d}.jpg,{TAGS[number % 6]} {TAGS[6 + number % 4]}")
+    (folder / "tags.csv").write_text("\n".join(lines) + "\n")
+    return folder

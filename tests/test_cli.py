@@ -1,0 +1,145 @@
+"""`zerotag tag`: what it prints, and what it does with what is wrong."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import TAGS, encoded
+from typer.testing import CliRunner
+
+from zerotag.cli import app
+
+UNSEEN = {"dog", "sea", "tree"}
+
+
+def run(*arguments: object) -> tuple[int, list[str], str]:
+    """Exit status, lines of stdout, and stderr."""
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.stdout.splitlines(), done.stderr
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder with two photos, one of them deeper, and something else."""
+    folder = tmp_path / "holiday"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "a.jpg").write_bytes(encoded(1))
+    (folder / "deep" / "b.PNG").write_bytes(encoded(2, "PNG"))
+    (folder / "notes.txt").write_text("no photo")
+    return folder
+
+
+def test_files_and_folders(photos: Path, packaged: Path, tmp_path: Path) -> None:
+    (tmp_path / "c.jpg").write_bytes(encoded(3))
+    status, lines, errors = run("tag", tmp_path / "c.jpg", photos, "--model", packaged)
+    assert (status, errors) == (0, "")
+    assert [line.partition(": ")[0] for line in lines] == [
+        str(tmp_path / "c.jpg"), str(photos / "a.jpg"), str(photos / "deep" / "b.PNG"),
+    ]  # fmt: skip
+    for line in lines:
+        words = [each.split()[0] for each in line.partition(": ")[2].split(", ")]
+        assert len(words) == 10 and {word.rstrip("*") for word in words} <= set(TAGS)
+        assert {word[:-1] for word in words if word.endswith("*")} == UNSEEN & {word.rstrip("*") for word in words}
+
+
+def test_json_and_top(photos: Path, packaged: Path) -> None:
+    status, lines, _ = run("tag", photos, "--json", "--top", 3, "--model", packaged)
+    assert status == 0 and len(lines) == 2
+    first = json.loads(lines[0])
+    assert first["photo"] == str(photos / "a.jpg") and len(first["tags"]) == 3
+    assert {"tag", "score", "seen"} <= set(first["tags"][0])
+    scores = [each["score"] for each in first["tags"]]
+    assert scores == sorted(scores, reverse=True)
+    assert all(each["seen"] == (each["tag"] not in UNSEEN) for each in first["tags"])
+
+
+def test_ones_own_words(photos: Path, packaged: Path) -> None:
+    words = "dog, Lighthouses, sky,, zebra-boat ,qwertyzxcv"
+    status, lines, errors = run("tag", photos / "a.jpg", "--tags", words, "--json", "--model", packaged)
+    assert status == 0
+    assert "no word vector for 'qwertyzxcv', left out" in errors
+    seen = {each["tag"]: each["seen"] for each in json.loads(lines[0])["tags"]}
+    assert seen == {"dog": False, "Lighthouses": None, "sky": True, "zebra-boat": None}
+
+
+def test_no_word_that_is_known(photos: Path, packaged: Path) -> None:
+    status, lines, errors = run("tag", photos, "--tags", "qwertyzxcv", "--model", packaged)
+    assert (status, lines) == (1, [])
+    assert errors.startswith("zerotag: ") and "qwertyzxcv" in errors and "Try other words" in errors
+
+
+def test_a_bad_photo_does_not_stop_the_others(photos: Path, packaged: Path) -> None:
+    (photos / "aa.jpg").write_bytes(encoded()[:2000])
+    (photos / "ab.jpg").write_bytes(b"")
+    status, lines, errors = run("tag", photos, "--json", "--model", packaged)
+    assert status == 1
+    assert [Path(json.loads(line)["photo"]).name for line in lines] == ["a.jpg", "b.PNG"]
+    assert f"zerotag: {photos / 'aa.jpg'}: damaged or truncated" in errors
+    assert f"zerotag: {photos / 'ab.jpg'}: the file is empty" in errors
+    assert "2 of 4 photos could not be tagged" in errors
+
+
+def test_a_photo_that_may_not_be_read_does_not_stop_the_others(
+    photos: Path, packaged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Path.read_bytes
+
+    def forbidden(path: Path) -> bytes:
+        if path.name == "a.jpg":
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", forbidden)
+    status, lines, errors = run("tag", photos, "--model", packaged)
+    assert status == 1 and len(lines) == 1
+    assert str(photos / "a.jpg") in errors and "Permission denied" in errors
+
+
+def test_no_model(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for options in ([], ["--model", tmp_path / "nowhere"]):
+        status, lines, errors = run("tag", photos, *options)
+        assert (status, lines) == (1, [])
+        assert errors.startswith("zerotag: ") and "dvc repro" in errors
+    assert str(tmp_path / "nowhere") in errors
+
+
+def test_no_photo(packaged: Path, tmp_path: Path) -> None:
+    status, _, errors = run("tag", tmp_path / "gone.jpg", "--model", packaged)
+    assert status == 1 and f"{tmp_path / 'gone.jpg'}: no such file or folder" in errors
+    status, _, errors = run("tag", tmp_path, "--model", packaged)
+    assert status == 1 and f"{tmp_path}: no photo in this folder" in errors
+
+
+def test_top_must_be_positive(photos: Path, packaged: Path) -> None:
+    status, _, errors = run("tag", photos, "--top", 0, "--model", packaged)
+    assert status == 2 and "--top" in errors
+
+
+def test_as_a_program(photos: Path, packaged: Path) -> None:
+    command = [str(Path(sys.executable).with_name("zerotag")), "tag", str(photos / "a.jpg"), "--model", str(packaged)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{photos / 'a.jpg'}: ")
+
+
+def test_index_and_search(photos: Path, packaged: Path, tmp_path: Path) -> None:
+    (photos / "bad.jpg").write_bytes(b"no picture")
+    database = ("--database", tmp_path / "index", "--model", packaged)
+    status, lines, errors = run("index", photos, *database)
+    assert status == 0 and lines == ["2 added, 0 unchanged, 0 removed, 1 cannot be used"]
+    assert "bad.jpg: not a picture" in errors
+    assert run("index", photos, *database)[1] == ["0 added, 2 unchanged, 0 removed, 1 cannot be used"]
+    status, lines, _ = run("search", "boat, sky", "--json", *database)
+    assert status == 0
+    found = {hit["photo"]: hit["score"] for hit in map(json.loads, lines)}
+    assert set(found) == {"a.jpg", "deep/b.PNG"}
+    _, tagged, _ = run("tag", photos / "a.jpg", "--tags", "boat,sky", "--json", "--model", packaged)
+    least = min(each["score"] for each in json.loads(tagged[0])["tags"])
+    assert found["a.jpg"] == pytest.approx(least, abs=1e-4)
+    status, _, errors = run("search", "qwertyzxcv", *database)
+    assert status == 1 and "qwertyzxcv" in errors
+    assert run("search", "boat", "--offset", 2, *database)[1] == []

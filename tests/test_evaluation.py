@@ -1,0 +1,166 @@
+"""evaluate() against slow versions of its figures, and the paired bootstrap."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from sklearn.metrics import average_precision_score
+
+from zerotag import evaluation
+from zerotag.evaluation import Evaluation, evaluate, paired_bootstrap, score_matrix
+from zerotag.vocabulary import Vocabulary
+
+PHOTOS, TAGS, ROWS, DIMENSIONS = 40, 16, 3, 8
+
+
+@pytest.fixture(scope="module")
+def case() -> tuple[np.ndarray, np.ndarray, Vocabulary]:
+    """Random principal vectors, labels and a vocabulary whose seen and unseen tags are mixed."""
+    random = np.random.default_rng(5)
+    vectors = random.standard_normal((TAGS, DIMENSIONS)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    labels = (random.random((PHOTOS, TAGS)) < 0.12).astype(np.uint8)
+    labels[0] = 0  # a photo without tags
+    labels[:, 2] = 0  # a tag without photos
+    seen = np.arange(TAGS) % 3 != 0
+    tags = [f"tag {number}" for number in range(TAGS)]
+    principal = random.standard_normal((PHOTOS, ROWS, DIMENSIONS)).astype(np.float32)
+    return principal, labels, Vocabulary(tags, vectors, seen)
+
+
+@pytest.fixture(scope="module")
+def judged(case: tuple[np.ndarray, np.ndarray, Vocabulary]) -> Evaluation:
+    principal, labels, vocabulary = case
+    ids = [f"photo {number}" for number in range(PHOTOS)]
+    return evaluate(principal, sp.csr_matrix(labels), vocabulary, ids, np.arange(PHOTOS) + 100, examples=4)
+
+
+def slow_scores(principal: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    return np.einsum("nmd,td->nmt", principal.astype(np.float64), vectors.astype(np.float64)).max(axis=1)
+
+
+def slow_figures(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    kept = labels.any(axis=1)
+    scores, labels = scores[kept], labels[kept]
+    figures: dict[str, float] = {"images": len(scores), "tags": int(labels.any(axis=0).sum())}
+    for k in (3, 5):
+        hits = sum(labels[photo, tag] for photo in range(len(scores)) for tag in np.argsort(-scores[photo])[:k])
+        precision, recall = hits / (k * len(scores)), hits / labels.sum()
+        figures[f"precision@{k}"] = 100 * precision
+        figures[f"recall@{k}"] = 100 * recall
+        figures[f"f1@{k}"] = 100 * 2 * precision * recall / (precision + recall)
+    tags = np.flatnonzero(labels.any(axis=0))
+    figures["map"] = 100 * float(np.mean([average_precision_score(labels[:, tag], scores[:, tag]) for tag in tags]))
+    return figures
+
+
+def test_scores_equal_einsum_over_several_blocks(
+    case: tuple[np.ndarray, np.ndarray, Vocabulary], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    principal, _, vocabulary = case
+    monkeypatch.setattr(evaluation, "_BLOCK", 7)
+    scores = score_matrix(principal, vocabulary.vectors)
+    assert scores.dtype == np.float32
+    np.testing.assert_allclose(scores, slow_scores(principal, vocabulary.vectors), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("task", ["zsl", "gzsl", "seen"])
+def test_every_task_equals_the_slow_figures(
+    case: tuple[np.ndarray, np.ndarray, Vocabulary], judged: Evaluation, task: str
+) -> None:
+    principal, labels, vocabulary = case
+    columns = {"zsl": ~vocabulary.seen, "gzsl": np.ones(TAGS, dtype=bool), "seen": vocabulary.seen}[task]
+    expected = slow_figures(slow_scores(principal, vocabulary.vectors)[:, columns], labels[:, columns])
+    for name, value in expected.items():
+        assert judged.metrics[task][name] == pytest.approx(value), name
+    assert set(judged.metrics[task]) == {*expected, "random_map"}
+
+
+def test_retrieval_and_the_table_of_tags(case: tuple[np.ndarray, np.ndarray, Vocabulary], judged: Evaluation) -> None:
+    principal, labels, vocabulary = case
+    scores = slow_scores(principal, vocabulary.vectors)
+    table = judged.tags.set_index("tag")
+    assert sorted(table.index) == sorted(vocabulary.tags)
+    kept = labels.any(axis=1)
+    shares = []
+    for number, tag in enumerate(vocabulary.tags):
+        row = table.loc[tag]
+        assert row["seen"] == vocabulary.seen[number]
+        assert row["positives"] == labels[:, number].sum()
+        if labels[:, number].any():
+            expected = average_precision_score(labels[kept, number], scores[kept, number])
+            assert row["ap"] == pytest.approx(100 * expected)
+            shares.append(labels[np.argsort(-scores[:, number])[:10], number].mean())
+        else:
+            assert np.isnan(row["ap"])
+    assert judged.metrics["retrieval"]["precision@10"] == pytest.approx(100 * np.mean(shares))
+
+
+def test_examples_show_true_and_best_tags(case: tuple[np.ndarray, np.ndarray, Vocabulary], judged: Evaluation) -> None:
+    principal, labels, vocabulary = case
+    scores = slow_scores(principal, vocabulary.vectors)
+    assert len(judged.examples) == 4
+    for example in judged.examples:
+        photo = example["row"] - 100
+        assert example["id"] == f"photo {photo}"
+        true = {vocabulary.tags[tag] for tag in np.flatnonzero(labels[photo])}
+        assert set(example["tags"]) == true
+        assert any(not vocabulary.seen[vocabulary.tags.index(tag)] for tag in true)
+        best = np.argsort(-scores[photo])[:10]
+        assert [top["tag"] for top in example["top"]] == [vocabulary.tags[tag] for tag in best]
+        for top, tag in zip(example["top"], best, strict=True):
+            assert top["score"] == pytest.approx(scores[photo, tag], rel=1e-5)
+            assert (top["seen"], top["correct"]) == (bool(vocabulary.seen[tag]), top["tag"] in true)
+
+
+def test_a_perfect_model_gets_everything_right() -> None:
+    # Each photo's principal vectors are the vectors of its tags, which are orthogonal.
+    vectors = np.eye(6, dtype=np.float32)
+    principal = np.stack([vectors[[photo % 6, (photo + 1) % 6]] for photo in range(12)])
+    labels = np.zeros((12, 6), dtype=np.uint8)
+    for photo in range(12):
+        labels[photo, [photo % 6, (photo + 1) % 6]] = 1
+    vocabulary = Vocabulary(list("abcdef"), vectors, np.arange(6) < 4)
+    judged = evaluate(principal, sp.csr_matrix(labels), vocabulary, list("abcdefghijkl"), np.arange(12), 3)
+    assert [judged.metrics[task]["map"] for task in ("zsl", "gzsl", "seen")] == [100, 100, 100]
+    assert judged.metrics["gzsl"]["recall@3"] == 100
+
+
+def test_without_unseen_tags_the_figures_are_empty_not_wrong(
+    case: tuple[np.ndarray, np.ndarray, Vocabulary],
+) -> None:
+    principal, labels, vocabulary = case
+    all_seen = Vocabulary(vocabulary.tags, vocabulary.vectors, np.ones(TAGS, dtype=bool))
+    judged = evaluate(principal, sp.csr_matrix(labels), all_seen, ["photo"] * PHOTOS, np.arange(PHOTOS), 2)
+    assert judged.metrics["zsl"]["images"] == 0
+    assert judged.metrics["zsl"]["map"] == 0
+    assert judged.metrics["gzsl"]["map"] == pytest.approx(judged.metrics["seen"]["map"])
+    assert len(judged.examples) == 2
+
+
+def test_random_scores_find_about_the_share_of_positives() -> None:
+    random = np.random.default_rng(0)
+    labels = sp.csr_matrix((random.random((2000, 10)) < 0.2).astype(np.uint8))
+    vectors = np.eye(10, dtype=np.float32)
+    principal = random.standard_normal((2000, 1, 10)).astype(np.float32)
+    vocabulary = Vocabulary(list("abcdefghij"), vectors, np.arange(10) < 5)
+    judged = evaluate(principal, labels, vocabulary, [""] * 2000, np.arange(2000), 1)
+    share = 100 * labels.mean() * 2000 / judged.metrics["gzsl"]["images"]
+    assert judged.metrics["gzsl"]["random_map"] == pytest.approx(share, abs=2)
+    assert judged.metrics["gzsl"]["map"] == pytest.approx(share, abs=2)
+
+
+def test_paired_bootstrap() -> None:
+    random = np.random.default_rng(0)
+    first = random.normal(0.5, 0.2, 200)
+    noisy = first + random.normal(0, 0.1, 200)
+    better = first + 0.1 + random.normal(0, 0.1, 200)
+
+    def interval(second: np.ndarray) -> tuple[float, float]:
+        return paired_bootstrap(lambda rows: (first[rows].mean(), second[rows].mean()), 200, repeats=300)
+
+    assert interval(first) == (0, 0)
+    low, high = interval(noisy)
+    assert low < 0 < high
+    low, high = interval(better)
+    assert 0.05 < low < 0.1 < high < 0.15
+    assert interval(better) == (low, high)

@@ -1,0 +1,123 @@
+"""Features under a frozen backbone: one row a photo, and nothing computed twice after an interruption."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from conftest import encoded
+from PIL import Image
+
+from zerotag import features as module
+from zerotag.backbones import Backbone, build_backbone
+from zerotag.dataset import Dataset
+from zerotag.errors import ZerotagError
+from zerotag.features import compute_features, input_transform
+from zerotag.photos import open_photo
+from zerotag.prepare import PrepareSettings, prepare
+from zerotag.sources.base import Source
+
+
+@pytest.fixture
+def dataset(photo_folder: Path, tmp_path: Path) -> Dataset:
+    """Twelve photos; number 5 does not decode."""
+    files = sorted((photo_folder / "images").iterdir())
+    files[5].write_bytes(encoded()[:500])
+    source = Source([file.name for file in files], files, ["sea"], sp.csr_matrix(np.ones((12, 1))), np.arange(12) < 8)
+    prepare(source, PrepareSettings(workers=1), tmp_path / "prepared", tmp_path / "work" / "prepare")
+    return Dataset.read(tmp_path / "prepared")
+
+
+@pytest.fixture
+def backbone() -> Backbone:
+    torch.manual_seed(0)
+    return build_backbone("test_efficientnet")
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BLOCK", 4)
+    monkeypatch.setattr(module, "default_workers", lambda device: 0)
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the photos that are decoded."""
+    names: list[str] = []
+
+    def counting(data: bytes, name: str) -> Image.Image:
+        names.append(Path(name).name)
+        return open_photo(data, name)
+
+    monkeypatch.setattr(module, "open_photo", counting)
+    return names
+
+
+def compute(backbone: Backbone, dataset: Dataset, folder: Path, key: str = "a", batch: int = 3) -> np.ndarray:
+    device = torch.device("cpu")
+    return compute_features(backbone, dataset, 32, batch, device, folder / "f.npy", folder / "work" / "f", key)
+
+
+def test_a_row_is_the_backbones_answer_to_the_photo(dataset: Dataset, backbone: Backbone, tmp_path: Path) -> None:
+    features = compute(backbone, dataset, tmp_path)
+    assert features.shape == (12, backbone.features) and features.dtype == np.float32
+    assert np.array_equal(np.load(tmp_path / "f.npy"), features)
+    for row in (0, 4, 6, 11):
+        photo = input_transform(32)(open_photo(dataset.photo_bytes(row), "photo"))
+        with torch.inference_mode():
+            expected = backbone.eval()(photo[None])[0].numpy()
+        np.testing.assert_allclose(features[row], expected, rtol=1e-3, atol=1e-4)
+    assert not features[5].any() and np.abs(np.delete(features, 5, axis=0)).sum(axis=1).min() > 0
+    assert list((tmp_path / "work" / "f").iterdir()) == []
+
+
+def test_the_whole_picture_is_seen(tmp_path: Path) -> None:
+    wide = Image.new("RGB", (400, 100), "black")
+    wide.paste("white", (0, 0, 100, 100))
+    pixels = input_transform(32)(wide)
+    assert pixels.shape == (3, 32, 32) and pixels.dtype == torch.float32
+    assert pixels[:, :, :6].min() > 0.95 and pixels[:, :, 10:].max() < 0.05
+
+
+def test_an_interrupted_run_goes_on_with_the_missing_blocks(
+    dataset: Dataset, backbone: Backbone, tmp_path: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = compute(backbone, dataset, tmp_path / "undisturbed")
+    decoded.clear()
+    with monkeypatch.context() as patch:
+        names = iter(range(6))
+
+        def failing(data: bytes, name: str) -> Image.Image:
+            if next(names, None) is None:
+                raise KeyboardInterrupt
+            return open_photo(data, name)
+
+        patch.setattr(module, "open_photo", failing)
+        with pytest.raises(KeyboardInterrupt):
+            compute(backbone, dataset, tmp_path)
+    assert not (tmp_path / "f.npy").exists()
+    again = compute(backbone, dataset, tmp_path)
+    assert decoded == [f"{number:02d}.jpg" for number in (4, 6, 7, 8, 9, 10, 11)]
+    np.testing.assert_array_equal(again, undisturbed)
+
+
+def test_blocks_of_another_key_are_not_used(
+    dataset: Dataset, backbone: Backbone, tmp_path: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "concatenate", lambda values: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            compute(backbone, dataset, tmp_path, key="a")
+    decoded.clear()
+    compute(backbone, dataset, tmp_path, key="b")
+    assert len(decoded) == 11
+
+
+def test_a_full_disk_is_named_and_leaves_no_half_table(
+    dataset: Dataset, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(np, "save", lambda out, values: Path("/dev/full").write_text("x" * 100))
+    with pytest.raises(ZerotagError, match="disk is full"):
+        compute(backbone, dataset, tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.suffix in (".npy", ".draft")] == []

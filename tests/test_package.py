@@ -1,0 +1,75 @@
+"""The package stage: a folder, a BentoML model, and a Bento that serves."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import yaml
+from conftest import OTHER_WORDS, PROJECT, TAGS, encoded, serving
+
+import zerotag
+
+
+@pytest.fixture(scope="module")
+def workspace(trained: Path, packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the stages before have left, and a run of the package stage."""
+    folder = tmp_path_factory.mktemp("workspace")
+    random = np.random.default_rng(1)
+    with (folder / "words.txt").open("w") as words:
+        for word in TAGS + OTHER_WORDS:
+            words.write(" ".join([word, *(f"{value:.4f}" for value in random.standard_normal(50))]) + "\n")
+    model = folder / "models" / "test_efficientnet" / "sdl"
+    shutil.copytree(trained, model)
+    info = json.loads((model / "model.json").read_text())
+    info |= {"weights": "none", "principal_vectors": 3, "data": {"words": f"file:{folder / 'words.txt'}"}}
+    (model / "model.json").write_text(json.dumps(info))
+    for place in ("exported", "calibration", "evaluation/test_efficientnet/sdl"):
+        (folder / place).mkdir(parents=True)
+    shutil.copyfile(packaged / "model.onnx", folder / "exported" / "model.onnx")
+    exported = {"backbone": "test_efficientnet", "method": "sdl", "precision": "fp32"}
+    (folder / "exported" / "export.json").write_text(json.dumps(exported))
+    shutil.copyfile(packaged / "calibration.json", folder / "calibration" / "calibration.json")
+    (folder / "evaluation/test_efficientnet/sdl/metrics.json").write_text(json.dumps({"gzsl": {"map": 12.5}}))
+    (folder / "params.yaml").write_text(yaml.safe_dump({"source": "scenes", "package": {"words": 15}, "serve": {}}))
+    command = [sys.executable, str(PROJECT / "stages" / "package.py")]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env={**os.environ, "BENTOML_HOME": ""})
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_folder(workspace: Path) -> None:
+    tagger = zerotag.Tagger(workspace / "served")
+    assert tagger.info["metrics"] == {"gzsl": {"map": 12.5}}
+    assert {"training", "export", "git", "packages", "licences", "version"} <= set(tagger.info)
+    assert tagger.lexicon_words == 15
+    assert [each.tag for each in tagger.tag(encoded(), "photo", ["boat", "sky"])]
+
+
+def test_version_is_the_content(workspace: Path, packaged: Path) -> None:
+    version = json.loads((workspace / "served" / "tagger.json").read_text())["version"]
+    models = workspace / "bentos" / "models" / "zerotag"
+    assert (models / "latest").read_text() == version
+    assert (models / version / "model.onnx").read_bytes() == (packaged / "model.onnx").read_bytes()
+    bento = workspace / "bentos" / "bentos" / "zerotag" / version
+    # What `bentoml containerize` needs.
+    assert (bento / "env" / "docker" / "Dockerfile").is_file()
+    pinned = (bento / "env" / "python" / "requirements.txt").read_text()
+    assert "onnxruntime==" in pinned and "torch" not in pinned
+    assert not (workspace / "bentos" / "context").exists()
+
+
+def test_the_bento_serves(workspace: Path, tmp_path: Path) -> None:
+    version = json.loads((workspace / "served" / "tagger.json").read_text())["version"]
+    settings = {"target": "zerotag:latest", "home": workspace / "bentos", "workers": "1"}
+    with serving(f"bentoml:zerotag:{version}", tmp_path, **settings) as running:
+        answer = httpx.post(f"{running.url}/tag", files={"photo": encoded(4)}, data={"top": 3}, timeout=30).json()
+        assert answer["model"] == f"zerotag:{version}"
+        expected = zerotag.Tagger(workspace / "served").tag(encoded(4), "photo", top=3)
+        assert [each["tag"] for each in answer["tags"]] == [each.tag for each in expected]
+        assert "zerotag" in httpx.get(running.url).text

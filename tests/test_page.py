@@ -1,0 +1,126 @@
+"""The page in a real headless Chromium."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from conftest import Server, encoded
+from selenium import webdriver
+from selenium.webdriver import ActionChains, Keys
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Debian's chromium and chromium-driver")
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--window-size=1200,900",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options, Service(str(DRIVER)))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(browser: webdriver.Chrome, server: Server) -> Iterator[webdriver.Chrome]:
+    browser.get_log("browser")
+    browser.get(server.url)
+    yield browser
+    # Neither a script error, nor anything that the security policy had to stop.
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def names(page: webdriver.Chrome) -> list[str]:
+    return [each.text for each in page.find_elements(By.CSS_SELECTOR, "#tags .name")]
+
+
+def wait(page: webdriver.Chrome, condition) -> None:
+    WebDriverWait(page, 20, ignored_exceptions=[Exception]).until(lambda _: condition())
+
+
+def upload(page: webdriver.Chrome, folder: Path) -> None:
+    photo = folder / "photo.jpg"
+    photo.write_bytes(encoded(1))
+    page.find_element(By.ID, "file").send_keys(str(photo))
+    wait(page, lambda: len(names(page)) == 10)
+
+
+def test_upload_and_own_words(page: webdriver.Chrome, tmp_path: Path) -> None:
+    upload(page, tmp_path)
+    assert page.find_element(By.ID, "photo").is_displayed()
+    assert all(name.endswith("*") == (name.strip("*") in {"dog", "sea", "tree"}) for name in names(page))
+    widths = [float(each.get_attribute("width")) for each in page.find_elements(By.CSS_SELECTOR, "#tags rect")]
+    assert len(widths) == 10 and max(widths) > 0
+
+    words = page.find_element(By.ID, "words")
+    words.send_keys("castle, sky, qzxv")
+    wait(page, lambda: set(names(page)) == {"castle*", "sky"})
+    assert "qzxv" in page.find_element(By.ID, "tag-note").text
+    words.clear()
+    words.send_keys("qzxv")
+    wait(page, lambda: "No word vector for qzxv" in page.find_element(By.ID, "tag-note").text)
+    # The refusal's own line in the browser's log is expected.
+    page.get_log("browser")
+
+
+def test_search(page: webdriver.Chrome, server: Server) -> None:
+    folder = server.root / "page"
+    folder.mkdir(exist_ok=True)
+    for seed in range(5):
+        (folder / f"{seed}.jpg").write_bytes(encoded(seed))
+    try:
+        page.find_element(By.ID, "reindex").click()
+        wait(page, lambda: "5 photos in the index" in page.find_element(By.ID, "search-note").text)
+        page.find_element(By.ID, "wanted").send_keys("lighthouse", Keys.ENTER)
+        wait(page, lambda: len(page.find_elements(By.CSS_SELECTOR, "#found li")) == 5)
+        pictures = page.find_elements(By.CSS_SELECTOR, "#found img")
+        page.execute_script("arguments[0].scrollIntoView()", pictures[0])
+        wait(page, lambda: all(int(each.get_property("naturalWidth")) > 0 for each in pictures))
+        scores = [float(each.text) for each in page.find_elements(By.CSS_SELECTOR, "#found figcaption span:last-child")]
+        assert scores == sorted(scores, reverse=True)
+    finally:
+        shutil.rmtree(folder)
+        httpx.delete(f"{server.url}/index", params={"path": ""}, timeout=30)
+
+
+def test_by_keyboard_alone(page: webdriver.Chrome, tmp_path: Path) -> None:
+    upload(page, tmp_path)
+    order = []
+    page.execute_script("document.body.focus()")
+    for _ in range(9):
+        ActionChains(page).send_keys(Keys.TAB).perform()
+        order.append(page.switch_to.active_element.get_attribute("id"))
+    assert order[:8] == ["drop", "words", "unseen", "top", "wanted", "unwanted", "", "reindex"]
+    page.find_element(By.ID, "unseen").send_keys(Keys.SPACE)
+    wait(page, lambda: set(names(page)) == {"dog*", "sea*", "tree*"})
+
+
+def test_on_a_phone(page: webdriver.Chrome, tmp_path: Path) -> None:
+    page.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
+    )
+    try:
+        upload(page, tmp_path)
+        assert page.execute_script("return document.documentElement.scrollWidth") <= 360
+    finally:
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_nothing_from_elsewhere(page: webdriver.Chrome, server: Server) -> None:
+    messages = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
+    sent = [each["params"] for each in messages if each["method"] == "Network.requestWillBeSent"]
+    asked = [each["request"]["url"] for each in sent if each["documentURL"].startswith(server.url)]
+    assert len(asked) > 5 and all(url.startswith((server.url, "blob:", "data:")) for url in asked)

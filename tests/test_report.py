@@ -1,0 +1,133 @@
+"""The report: what it says, that it needs nothing from outside, and what it refuses."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import encoded
+from scipy.sparse import csr_matrix
+
+from zerotag.calibration import Calibration
+from zerotag.choice import best_model
+from zerotag.dataset import Dataset
+from zerotag.errors import ZerotagError
+from zerotag.prepare import PrepareSettings, prepare
+from zerotag.report import ReportSettings, Run, write_report
+from zerotag.sources import Source
+from zerotag.vocabulary import Vocabulary
+
+RELIABILITY = {"expected_calibration_error": 0.125, "reliability": [{"count": 4, "probability": 0.5, "share": 0.6}]}
+CALIBRATION = Calibration(
+    (1.0, 0.0), (1.0, 0.0), {},
+    {
+        "photos": 3, "fitted_on": "held-out photos", "own_line": 2,
+        **dict.fromkeys(("seen", "unseen", "ten_best"), RELIABILITY),
+    },
+)  # fmt: skip
+TAGS = ["sky", "sea", "beach", "dog"]
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    """Twelve photos, every other one for testing, three tags each."""
+    files = []
+    for number in range(12):
+        files.append(tmp_path / f"{number}.jpg")
+        files[-1].write_bytes(encoded(number))
+    labels = np.ones((12, 4), dtype=np.uint8)
+    labels[np.arange(12), np.arange(12) % 4] = 0
+    train = np.arange(12) % 2 == 0
+    source = Source([path.name for path in files], files, TAGS, csr_matrix(labels), train)
+    prepare(source, PrepareSettings(workers=1), tmp_path / "prepared", tmp_path / "work")
+    return Dataset.read(tmp_path / "prepared")
+
+
+@pytest.fixture
+def vocabulary() -> Vocabulary:
+    return Vocabulary(TAGS, np.eye(4, dtype=np.float32), np.array([True, True, True, False]))
+
+
+def make_run(folder: Path, method: str, gzsl: float, source: str = "csv", backbone: str = "vgg19") -> Run:
+    """A run's folders with made-up figures."""
+    model, evaluation = folder / "models" / backbone / method, folder / "evaluation" / backbone / method
+    for each in (model, evaluation):
+        each.mkdir(parents=True)
+    data = {"source": source, "train_photos": 6, "test_photos": 6, "seen": 3, "unseen": 1}
+    info = {
+        "backbone": backbone, "method": method, "weights": "none", "mode": "frozen", "size": 64, "lambda": 0.3,
+        "principal_vectors": 7, "seconds": 1.5, "hardware": "2 CPU threads", "date": "2026-01-02T03:04:05+00:00",
+        "data": {**data, "words": "file:x", "dimensions": 4},
+    }  # fmt: skip
+    (model / "model.json").write_text(json.dumps(info))
+    pd.DataFrame({"epoch": [1, 2], "loss": [2.0, 1.0], "learning_rate": [1e-3, 0.0]}).to_csv(model / "curve.csv")
+    names = [f"{name}@{k}" for name in ("f1", "precision", "recall") for k in (3, 5)]
+    figures = dict.fromkeys(names, 40.0) | {"map": gzsl, "random_map": 5.0, "images": 6, "tags": 4}
+    metrics = {"zsl": figures, "gzsl": figures, "seen": figures, "retrieval": {"precision@10": 12.0}}
+    (evaluation / "metrics.json").write_text(json.dumps(metrics))
+    table = pd.DataFrame({"tag": TAGS, "seen": [1, 1, 1, 0], "positives": [3, 3, 3, 0], "ap": [9, 8, 7, None]})
+    table.to_csv(evaluation / "tags.csv", index=False)
+    top = [
+        {"tag": "dog", "score": 2.0, "seen": False, "correct": True},
+        {"tag": "<sky>", "score": 1.0, "seen": True, "correct": False},
+    ]
+    (evaluation / "examples.json").write_text(json.dumps([{"row": 1, "id": "1.jpg", "tags": ["dog"], "top": top}]))
+    return Run.read(evaluation, model)
+
+
+def test_says_what_was_measured(tmp_path: Path, dataset: Dataset, vocabulary: Vocabulary) -> None:
+    runs = [make_run(tmp_path, "sdl", 43.21), make_run(tmp_path, "fast0tag", 33.21)]
+    settings = ReportSettings(title="My <photos>")
+    write_report(tmp_path / "report", runs, runs[0], CALIBRATION, dataset, vocabulary, settings)
+    page = (tmp_path / "report/index.html").read_text()
+    assert "My &lt;photos&gt;" in page
+    assert '<td class="best">43.2</td>' in page and "<td>33.2</td>" in page
+    assert page.count('<tr class="measured">') == 2 and page.count('<tr class="paper">') == 5
+    assert "another data set, not to be compared" in page and "rendered, not photographs" not in page
+    assert "<b>dog*</b>" in page and "&lt;sky&gt;" in page and "<b>&lt;sky" not in page
+    # Two of four orthogonal tags' pairs are all at distance 1.
+    assert "1.00 ±" in page and "0.53 ± 0.20" in page
+    assert "Best run: vgg19 · sdl" in page and "<td>12.50</td>" in page
+    assert sorted(path.name for path in (tmp_path / "report/curves").iterdir()) == [
+        "vgg19-fast0tag.csv",
+        "vgg19-sdl.csv",
+    ]
+    assert pd.read_csv(tmp_path / "report/table1.csv")["gzsl map"].tolist() == [43.21, 33.21]
+
+
+def test_needs_nothing_from_outside(tmp_path: Path, dataset: Dataset, vocabulary: Vocabulary) -> None:
+    run = make_run(tmp_path, "sdl", 1.0)
+    write_report(tmp_path / "report", [run], run, CALIBRATION, dataset, vocabulary, ReportSettings())
+    page = (tmp_path / "report/index.html").read_text()
+    assert not re.findall(r"<(?:script|link)\b|@import|url\(http", page)
+    sources = re.findall(r'(?:src|xlink:href|href)="([^"]*)"', page)
+    assert sources and all(source.startswith(("data:", "#")) for source in sources)
+    assert all(re.findall(r'<img [^>]*alt="[^"]+"', page))
+
+
+def test_rendered_pictures_are_called_so(tmp_path: Path, dataset: Dataset, vocabulary: Vocabulary) -> None:
+    run = make_run(tmp_path, "sdl", 1.0, source="scenes")
+    write_report(tmp_path / "report", [run], run, CALIBRATION, dataset, vocabulary, ReportSettings())
+    assert "rendered, not photographs" in (tmp_path / "report/index.html").read_text()
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    make_run(tmp_path, "sdl", 1.0)
+    (tmp_path / "evaluation/vgg19/sdl/tags.csv").unlink()
+    with pytest.raises(ZerotagError, match=r"tags\.csv is missing.*dvc repro"):
+        Run.read(tmp_path / "evaluation/vgg19/sdl", tmp_path / "models/vgg19/sdl")
+
+
+def test_the_best_model(tmp_path: Path) -> None:
+    for method, gzsl in (("sdl", 30.0), ("fast0tag", 20.0), ("old", 90.0)):
+        make_run(tmp_path, method, gzsl, backbone="vgg19")
+    folder = tmp_path / "evaluation"
+    assert best_model(folder, ["vgg19"], ["fast0tag", "sdl"], "gzsl.map") == ("vgg19", "sdl")
+    with pytest.raises(ZerotagError, match=r"best_by = 'gzsl\.nothing'"):
+        best_model(folder, ["vgg19"], ["sdl"], "gzsl.nothing")
+    with pytest.raises(ZerotagError, match=r"resnet50/sdl/metrics\.json is missing.*dvc repro"):
+        best_model(folder, ["vgg19", "resnet50"], ["sdl"], "gzsl.map")
+    with pytest.raises(ZerotagError, match="backbones and methods name no model"):
+        best_model(folder, [], ["sdl"], "gzsl.map")

@@ -1,0 +1,458 @@
+"""The training loop: what it learns, that it is repeatable and resumable, and the stages end to end."""
+
+import importlib.util
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+import torch
+import yaml
+from PIL import Image
+
+from zerotag.augment import TrainingPhotos, cutout
+from zerotag.dataset import Dataset
+from zerotag.errors import ZerotagError
+from zerotag.features import photo_batches
+from zerotag.methods import METHODS, Head
+from zerotag.metrics import average_precision
+from zerotag.prepare import PrepareSettings, prepare
+from zerotag.sources.base import Source
+from zerotag.training import (
+    Batches,
+    Process,
+    TrainSettings,
+    _share,
+    autocast_type,
+    feature_batches,
+    parameter_groups,
+    train,
+)
+
+PROJECT = Path(__file__).resolve().parents[1]
+CPU = torch.device("cpu")
+TAGS, DIMENSIONS, FEATURES = 10, 12, 20
+
+
+def planted(photos: int = 240) -> tuple[np.ndarray, sp.csr_matrix, np.ndarray]:
+    """Features that are a noisy linear image of the word vectors of each photo's one to three tags."""
+    random = np.random.default_rng(0)
+    vectors = random.standard_normal((TAGS, DIMENSIONS)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    labels = np.zeros((photos, TAGS), dtype=np.uint8)
+    for photo in range(photos):
+        labels[photo, random.choice(TAGS, random.integers(1, 4), replace=False)] = 1
+    mixing = random.standard_normal((DIMENSIONS, FEATURES))
+    features = labels @ vectors @ mixing + 0.1 * random.standard_normal((photos, FEATURES))
+    return features.astype(np.float32), sp.csr_matrix(labels), vectors
+
+
+def fit(
+    folder: Path, settings: TrainSettings, batches: Batches | None = None, **changes: Any
+) -> tuple[Head, pd.DataFrame]:
+    """Train a head on the planted problem."""
+    features, labels, vectors = planted()
+    torch.manual_seed(settings.seed)
+    head = Head(FEATURES, 3, DIMENSIONS)
+    arguments: dict[str, Any] = {
+        "rows": np.arange(200), "method": replace(METHODS["sdl"], principal_vectors=3), "key": "key", **changes
+    }  # fmt: skip
+    curve = train(
+        head, batches or feature_batches(features, settings.batch, CPU), labels=labels, vectors=vectors,
+        settings=settings, checkpoint=folder / "checkpoint.pt", device=CPU, **arguments,
+    )  # fmt: skip
+    return head, curve
+
+
+def same_weights(first: torch.nn.Module, second: torch.nn.Module) -> bool:
+    return all(
+        torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    )
+
+
+QUICK = TrainSettings(epochs=4, batch=16, learning_rate=0.02, weight_decay=0.0)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_planted_problem_is_learnt(tmp_path: Path, name: str) -> None:
+    features, labels, vectors = planted()
+    head = Head(FEATURES, METHODS[name].principal_vectors, DIMENSIONS)
+    curve = train(
+        head, feature_batches(features, 16, CPU), np.arange(200), labels, vectors, METHODS[name],
+        replace(QUICK, epochs=10), tmp_path / "checkpoint.pt", "key", CPU,
+    )  # fmt: skip
+    assert curve["epoch"].tolist() == list(range(1, 11))
+    assert curve["loss"].iloc[-1] < 0.5 * curve["loss"].iloc[0]
+    with torch.inference_mode():
+        scores = (head(torch.from_numpy(features[200:])) @ torch.from_numpy(vectors).T).amax(dim=1).numpy()
+    chance = labels[200:].toarray().mean()
+    assert np.nanmean(average_precision(scores, labels[200:].tocsr())) > 3 * chance
+
+
+def test_a_seed_repeats_bit_by_bit(tmp_path: Path) -> None:
+    first, first_curve = fit(tmp_path / "a", QUICK)
+    second, second_curve = fit(tmp_path / "b", QUICK)
+    other, _ = fit(tmp_path / "c", replace(QUICK, seed=1))
+    assert same_weights(first, second)
+    pd.testing.assert_frame_equal(first_curve, second_curve)
+    assert not same_weights(first, other)
+
+
+def stopping(batches: Batches, epoch_to_stop_in: int) -> Batches:
+    def stop(rows: np.ndarray, epoch: int) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
+        for number, batch in enumerate(batches(rows, epoch)):
+            if (epoch, number) == (epoch_to_stop_in, 3):
+                raise KeyboardInterrupt
+            yield batch
+
+    return stop
+
+
+@pytest.mark.parametrize("moving_average", [0.0, 0.9])
+def test_an_interrupted_run_goes_on_to_the_same_weights(tmp_path: Path, moving_average: float) -> None:
+    settings = replace(QUICK, moving_average=moving_average)
+    undisturbed, curve = fit(tmp_path / "a", settings)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "b", settings, stopping(feature_batches(planted()[0], 16, CPU), 2))
+    epochs: list[int] = []
+
+    def noting(rows: np.ndarray, epoch: int) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
+        epochs.append(epoch)
+        return feature_batches(planted()[0], 16, CPU)(rows, epoch)
+
+    resumed, resumed_curve = fit(tmp_path / "b", settings, noting)
+    assert epochs == [2, 3]
+    assert same_weights(undisturbed, resumed)
+    pd.testing.assert_frame_equal(curve, resumed_curve)
+    # A finished run has nothing left to do.
+    again, _ = fit(tmp_path / "b", settings, noting)
+    assert epochs == [2, 3] and same_weights(again, undisturbed)
+
+
+def test_the_checkpoint_of_another_key_is_ignored(tmp_path: Path) -> None:
+    expected, _ = fit(tmp_path / "a", QUICK)
+    fit(tmp_path / "b", replace(QUICK, seed=7), key="another")
+    head, curve = fit(tmp_path / "b", QUICK)
+    assert len(curve) == QUICK.epochs and same_weights(head, expected)
+
+
+def test_a_loss_that_is_not_finite_stops_with_advice_and_leaves_the_good_checkpoint(tmp_path: Path) -> None:
+    good = feature_batches(planted()[0], 16, CPU)
+
+    def spoilt(rows: np.ndarray, epoch: int) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
+        for inputs, chosen in good(rows, epoch):
+            yield inputs * (math.nan if epoch == 1 else 1), chosen
+
+    with pytest.raises(ZerotagError, match=r"loss is nan in epoch 2.*Lower the learning rate \(now 0.02\).*float32"):
+        fit(tmp_path, QUICK, spoilt)
+    saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert len(saved["curve"]) == 1
+    assert all(weight.isfinite().all() for weight in saved["network"].values())
+
+
+def test_weights_spoilt_by_the_last_step_are_not_kept(tmp_path: Path) -> None:
+    # One step: its loss is finite, and only its gradient is not.
+    features, labels, vectors = planted()
+    head = Head(FEATURES, 7, DIMENSIONS)
+    head.linear.weight.register_hook(lambda gradient: gradient * math.inf)
+    settings = replace(QUICK, epochs=1, batch=200)
+    with pytest.raises(ZerotagError, match="Lower the learning rate"):
+        train(
+            head, feature_batches(features, 200, CPU), np.arange(200), labels, vectors, METHODS["sdl"], settings,
+            tmp_path / "checkpoint.pt", "key", CPU,
+        )  # fmt: skip
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_photos_without_a_seen_tag_are_left_out(tmp_path: Path) -> None:
+    features, labels, _ = planted()
+    few = labels.toarray()
+    few[:190] = 0
+    seen: list[int] = []
+
+    def noting(rows: np.ndarray, epoch: int) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
+        seen.extend(rows.tolist())
+        return feature_batches(features, 16, CPU)(rows, epoch)
+
+    head = Head(FEATURES, 3, DIMENSIONS)
+    given = (np.arange(200), sp.csr_matrix(few), planted()[2], METHODS["sdl"], replace(QUICK, epochs=2))
+    train(head, noting, *given, tmp_path / "checkpoint.pt", "key", CPU)
+    assert sorted(seen) == sorted([*range(190, 200)] * 2)
+    with pytest.raises(ZerotagError, match="No training photo has a seen tag"):
+        train(head, noting, np.arange(190), *given[1:], tmp_path / "checkpoint.pt", "key", CPU)
+
+
+def test_one_cycle_warms_up_in_a_tenth_of_the_steps(tmp_path: Path) -> None:
+    # One step an epoch, so that the curve has the rate after every step.
+    _, curve = fit(tmp_path, replace(QUICK, epochs=40, batch=200))
+    rates = curve["learning_rate"].to_numpy()
+    top = int(rates.argmax())
+    assert top + 1 in (3, 4, 5)  # of 40 steps
+    assert rates[top] == pytest.approx(0.02, rel=0.05)
+    assert (np.diff(rates[: top + 1]) > 0).all() and (np.diff(rates[top:]) < 0).all()
+    assert rates[-1] < 1e-4 * 0.02
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 9, 10, 11])
+@pytest.mark.parametrize("warm_up", [0.0, 0.1, 0.5, 1.0])
+def test_runs_of_few_steps_have_a_schedule_too(tmp_path: Path, epochs: int, warm_up: float) -> None:
+    _, curve = fit(tmp_path, replace(QUICK, epochs=epochs, batch=200, warm_up=warm_up))
+    assert curve["learning_rate"].between(0, 0.0201).all()
+
+
+def test_weight_decay_spares_biases_and_normalisation() -> None:
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Linear(4, 2))
+    network[0].weight.requires_grad_(True)
+    decayed, plain = parameter_groups(network, 0.3)
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.3, 0.0)
+    assert [id(weight) for weight in decayed["params"]] == [id(network[0].weight), id(network[2].weight)]  # type: ignore[attr-defined]
+    expected = {id(network[0].bias), id(network[1].weight), id(network[1].bias), id(network[2].bias)}
+    assert {id(weight) for weight in plain["params"]} == expected  # type: ignore[attr-defined]
+
+
+def test_weight_decay_shrinks_the_weights(tmp_path: Path) -> None:
+    free, _ = fit(tmp_path / "a", QUICK)
+    decayed, _ = fit(tmp_path / "b", replace(QUICK, weight_decay=0.5))
+    assert decayed.linear.weight.norm() < 0.8 * free.linear.weight.norm()
+
+
+def test_the_moving_average_is_what_comes_out(tmp_path: Path) -> None:
+    plain, _ = fit(tmp_path / "a", QUICK)
+    averaged, _ = fit(tmp_path / "b", replace(QUICK, moving_average=0.9))
+    assert not same_weights(plain, averaged)
+    saved = torch.load(tmp_path / "b" / "checkpoint.pt", weights_only=True)
+    torch.testing.assert_close(averaged.linear.weight.detach(), saved["average"]["module.linear.weight"])
+    torch.testing.assert_close(plain.linear.weight.detach(), saved["network"]["linear.weight"])
+
+
+def test_precision(tmp_path: Path) -> None:
+    _, full = fit(tmp_path / "a", QUICK)
+    _, half = fit(tmp_path / "b", replace(QUICK, precision="bf16"))
+    assert half["loss"].iloc[-1] == pytest.approx(full["loss"].iloc[-1], rel=0.1)
+    assert autocast_type("auto", CPU) is torch.float32
+    with pytest.raises(ZerotagError, match="'half' is unknown; use auto, float32, bf16, fp16"):
+        fit(tmp_path / "c", replace(QUICK, precision="half"))
+
+
+@pytest.mark.parametrize(("photos", "batch", "world"), [(33, 8, 2), (30, 8, 2), (34, 7, 3), (33, 8, 4)])
+def test_processes_share_an_epoch(photos: int, batch: int, world: int) -> None:
+    order = np.random.default_rng(0).permutation(photos)
+    shares = [_share(order, batch, Process(rank, world)) for rank in range(world)]
+    steps = math.ceil(photos / batch)
+    for rank, share in enumerate(shares):
+        size = len(range(rank, batch, world))
+        assert math.ceil(len(share) / size) == steps  # all take as many steps
+    counts = np.bincount(np.concatenate(shares), minlength=photos)
+    tail = photos % batch
+    # Each photo once, but for a last batch of fewer photos than processes, which has to go round.
+    assert (counts >= 1).all()
+    assert counts.sum() == photos + (max(0, world - tail) if tail else 0)
+
+
+# Two processes.
+
+DISTRIBUTED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+import torch
+from test_training import CPU, QUICK, fit, planted
+from zerotag.training import feature_batches, join_processes
+torch.set_num_threads(1)
+process, device = join_processes()
+rows = []
+share = len(range(process.rank, QUICK.batch, process.world))
+def noting(order, epoch):
+    rows.extend((epoch, int(row)) for row in order)
+    return feature_batches(planted()[0], share, CPU)(order, epoch)
+head, curve = fit(Path(sys.argv[2]), QUICK, noting, process=process, rows=np.arange(int(sys.argv[3])))
+part = Path(sys.argv[2]) / f"part{process.rank}"
+np.save(part.with_suffix(".npy"), np.array(rows))
+torch.save(head.state_dict(), part.with_suffix(".pt"))
+"""
+
+
+def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(DISTRIBUTED)
+    photos = 193  # the last batch has one photo, fewer than there are processes
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    arguments = [str(script), str(Path(__file__).parent), str(tmp_path), str(photos)]
+    subprocess.run([*launch, *arguments], check=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    first, second = (torch.load(tmp_path / f"part{rank}.pt", weights_only=True) for rank in range(2))
+    assert torch.equal(first["linear.weight"], second["linear.weight"])
+    seen = [np.load(tmp_path / f"part{rank}.npy") for rank in range(2)]
+    for epoch in range(QUICK.epochs):
+        rows = np.concatenate([part[part[:, 0] == epoch, 1] for part in seen])
+        assert rows.size == photos + 1 and set(rows.tolist()) == set(range(photos))
+    alone, _ = fit(tmp_path / "alone", QUICK, rows=np.arange(photos))
+    torch.testing.assert_close(first["linear.weight"], alone.linear.weight.detach(), rtol=1e-3, atol=1e-3)
+
+
+# Photos.
+
+
+def prepared_project(folder: Path, photos: int, side: int = 72) -> dict[str, Any]:
+    """What the stages before `train` leave: prepared/, words/, split.csv. Returns the parameters of params.yaml."""
+    random = np.random.default_rng(0)
+    (folder / "raw").mkdir(parents=True)
+    tags = ["red", "green", "blue", "bright", "dark", "striped"]
+    labels = np.zeros((photos, len(tags)), dtype=np.uint8)
+    files = []
+    for photo in range(photos):
+        labels[photo, [photo % 3, 3 + photo % 2]] = 1
+        labels[photo, 5] = photo % 4 == 0
+        picture = random.integers(0, 60, (side, side, 3)) + 60 * (photo % 2 == 0)
+        picture[:, :, photo % 3] += 120
+        picture[:: 4 if labels[photo, 5] else side] = 0
+        files.append(folder / "raw" / f"{photo}.jpg")
+        Image.fromarray(picture.astype(np.uint8)).save(files[-1], quality=95)
+    train_photos = np.arange(photos) < photos * 3 // 4
+    source = Source([file.stem for file in files], files, tags, sp.csr_matrix(labels), train_photos)
+    prepare(source, PrepareSettings(workers=1), folder / "prepared", folder / "work" / "prepare")
+    vectors = random.standard_normal((len(tags), 10)).astype(np.float32)
+    (folder / "words").mkdir()
+    np.save(folder / "words" / "vectors.npy", vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+    pd.DataFrame({"tag": tags}).to_csv(folder / "words" / "vocabulary.csv", index=False)
+    split = ["seen"] * 4 + ["unseen"] * 2
+    pd.DataFrame({"tag": tags, "split": split}).to_csv(folder / "split.csv", index=False)
+    params = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    params["weights"]["other"] = "none"
+    params["features"] = {"size": 64, "batch": 4}
+    params["method"]["sdl"] = {"principal_vectors": 2}
+    params["train"]["mode"] = "end_to_end"
+    params["train"]["end_to_end"].update(epochs=1, batch=4, size=64, learning_rate=0.001)
+    return params
+
+
+def stage(name: str) -> ModuleType:
+    """Import stages/NAME.py, to call its main in the current folder."""
+    spec = importlib.util.spec_from_file_location(f"stage_{name}", PROJECT / "stages" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def write_params(folder: Path, params: dict[str, Any]) -> None:
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = prepared_project(tmp_path, 24)
+    params["train"]["end_to_end"].update(epochs=5, moving_average=0.9)
+    write_params(tmp_path, params)
+    monkeypatch.chdir(tmp_path)
+    model = Path("models/test_resnet/sdl/model.pt")
+    checkpoint = Path("work/checkpoints/test_resnet-sdl.pt")
+
+    command = [sys.executable, str(PROJECT / "stages" / "train.py"), "test_resnet", "sdl"]
+    with subprocess.Popen(command, start_new_session=True) as run:
+        deadline = time.monotonic() + 120
+        while not checkpoint.exists() or len(torch.load(checkpoint, weights_only=True)["curve"]) < 2:
+            assert run.poll() is None and time.monotonic() < deadline, "the run ended before it could be killed"
+            time.sleep(0.005)
+        os.killpg(run.pid, signal.SIGKILL)  # with its decoding processes
+    assert run.returncode == -signal.SIGKILL and not model.exists()
+    assert 2 <= len(torch.load(checkpoint, weights_only=True)["curve"]) < 5
+
+    stage("train").main("test_resnet", "sdl")
+    resumed, resumed_curve = torch.load(model, weights_only=True), Path("models/test_resnet/sdl/curve.csv").read_text()
+    checkpoint.unlink()
+    stage("train").main("test_resnet", "sdl")
+    undisturbed = torch.load(model, weights_only=True)
+    assert resumed.keys() == undisturbed.keys()
+    assert [name for name in resumed if not torch.equal(resumed[name], undisturbed[name])] == []
+    assert Path("models/test_resnet/sdl/curve.csv").read_text() == resumed_curve
+
+
+def test_augmentation_depends_on_seed_epoch_and_row_alone(tmp_path: Path) -> None:
+    prepared_project(tmp_path, 8)
+    dataset = Dataset.read(tmp_path / "prepared")
+
+    def load(rows: list[int], seed: int = 0, epoch: int = 0, workers: int = 0) -> dict[int, torch.Tensor]:
+        photos = TrainingPhotos(dataset, np.array(rows), 32, 0.5, seed, epoch)
+        return {
+            int(row): picture
+            for pictures, loaded in photo_batches(photos, 3, CPU, workers)
+            for picture, row in zip(pictures, loaded, strict=True)
+        }
+
+    before = torch.random.get_rng_state()
+    expected = load([0, 1, 2, 3, 4])
+    assert torch.equal(TrainingPhotos(dataset, np.array([3]), 32, 0.5, 0, 0)[0][0], expected[3])
+    for again in (load([4, 2, 0, 3, 1]), load([0, 1, 2, 3, 4], workers=2)):
+        assert all(torch.equal(again[row], picture) for row, picture in expected.items())
+    for other in (load([0, 1, 2, 3, 4], seed=1), load([0, 1, 2, 3, 4], epoch=1)):
+        assert not any(torch.equal(other[row], picture) for row, picture in expected.items())
+    torch.random.set_rng_state(before)
+    TrainingPhotos(dataset, np.array([3]), 32, 0.5, 0, 0)[0]
+    assert torch.equal(torch.random.get_rng_state(), before)  # the caller's random numbers are untouched
+    assert all(
+        picture.shape == (3, 32, 32) and 0 <= picture.min() <= picture.max() <= 1 for picture in expected.values()
+    )
+
+
+def test_cutout_is_a_square_of_half_the_side() -> None:
+    torch.manual_seed(0)
+    areas = []
+    for _ in range(200):
+        picture = cutout(torch.zeros(3, 40, 40), 0.5)
+        grey = picture == 0.5
+        assert torch.equal(grey[0], grey[1]) and torch.equal(grey[0], grey[2])
+        rows, columns = grey[0].any(dim=1).nonzero().ravel(), grey[0].any(dim=0).nonzero().ravel()
+        height, width = (int(part[-1] - part[0]) + 1 for part in (rows, columns))
+        assert int(grey[0].sum()) == height * width  # a rectangle: a square, or what of it lies inside
+        assert 10 <= height <= 20 and 10 <= width <= 20
+        areas.append((height, width))
+    assert (20, 20) in areas and len(set(areas)) > 10
+
+
+@pytest.mark.parametrize("backbone", ["vgg19", "resnet50", "tresnet_m"])
+def test_the_supplements_backbones_end_to_end(backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_params(tmp_path, prepared_project(tmp_path, 8))
+    monkeypatch.chdir(tmp_path)
+    stage("train").main(backbone, "sdl")
+    Path(f"work/checkpoints/{backbone}-sdl.pt").unlink()  # gigabytes
+    stage("evaluate").main(backbone, "sdl")
+    folder = Path(f"models/{backbone}/sdl")
+    info = json.loads((folder / "model.json").read_text())
+    assert (info["backbone"], info["mode"], info["size"], info["weights"]) == (backbone, "end_to_end", 64, "none")
+    assert np.isfinite(pd.read_csv(folder / "curve.csv")["loss"]).all()
+    assert all(bool(tensor.isfinite().all()) for tensor in torch.load(folder / "model.pt", weights_only=True).values())
+    metrics = json.loads(Path(f"evaluation/{backbone}/sdl/metrics.json").read_text())
+    assert set(metrics) == {"zsl", "gzsl", "seen", "retrieval"}
+    assert all(0 <= metrics["gzsl"][name] <= 100 for name in ("f1@3", "f1@5", "map"))
+    assert metrics["gzsl"]["images"] == 2
+    (folder / "model.pt").unlink()
+
+
+def test_frozen_mode_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = prepared_project(tmp_path, 16)
+    params["train"]["mode"] = "frozen"
+    params["train"]["frozen"].update(epochs=2, batch=4)
+    write_params(tmp_path, params)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["features.py", "test_resnet"])
+    stage("features")
+    assert np.load("features/test_resnet.npy").shape[0] == 16
+    for name in METHODS:
+        stage("train").main("test_resnet", name)
+        stage("evaluate").main("test_resnet", name)
+        metrics = json.loads(Path(f"evaluation/test_resnet/{name}/metrics.json").read_text())
+        assert metrics["gzsl"]["images"] == 4
+    network = torch.load("models/test_resnet/sdl/model.pt", weights_only=True)
+    assert network["head.linear.weight"].shape[0] == 2 * 10
