@@ -1,4 +1,4 @@
-"""Take the README's pictures of the service's page: python docs/screenshot_page.py PHOTOS [PHOTO].
+"""Take the README's pictures of the service's page: python -m docs.screenshot_page PHOTOS [PHOTO].
 
 The service of the packaged model is started on a free port with PHOTOS as its root, the folder is indexed, PHOTO
 (or the first photo) is tagged with the model's own tags, and a search is made. Needs Debian's chromium and
@@ -7,7 +7,6 @@ chromium-driver.
 
 import argparse
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -16,17 +15,12 @@ import time
 import urllib.request
 from pathlib import Path
 
-from selenium import webdriver
+from docs.chromium import chromium, resize
 from selenium.webdriver import Keys
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 PROJECT = Path(__file__).resolve().parents[1]
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update", "--hide-scrollbars",
-]  # fmt: skip
 
 
 def main() -> None:
@@ -72,18 +66,10 @@ def wait_for(url: str) -> None:
 
 def take(url: str, photo: Path, search: str, work: str, out: Path) -> None:
     """Take page.png and page-phone.png."""
-    settings = webdriver.ChromeOptions()
-    settings.binary_location = str(shutil.which("chromium"))
-    for flag in [*FLAGS, f"--user-data-dir={work}/chromium"]:
-        settings.add_argument(flag)
-    browser = webdriver.Chrome(settings, Service(str(shutil.which("chromedriver"))))
-    try:
+    with chromium(Path(work) / "chromium") as browser:
         wait = WebDriverWait(browser, 180)
         for name, width, height in (("page", 1100, 1000), ("page-phone", 390, 1500)):
-            browser.execute_cdp_cmd(
-                "Emulation.setDeviceMetricsOverride",
-                {"width": width, "height": height, "deviceScaleFactor": 2, "mobile": width < 500},
-            )
+            resize(browser, width, height)
             browser.get(url)
             browser.find_element(By.ID, "file").send_keys(str(photo))
             wait.until(lambda one: len(one.find_elements(By.CSS_SELECTOR, "#tags li")) == 10)
@@ -94,8 +80,6 @@ def take(url: str, photo: Path, search: str, work: str, out: Path) -> None:
             time.sleep(2)  # the small pictures come one by one
             browser.execute_script("window.scrollTo(0, 0)")
             browser.save_screenshot(str(out / f"{name}.png"))
-    finally:
-        browser.quit()
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ class _Service:
     # Loaded when the process begins to serve, not where this module is only imported to start other processes.
     @cached_property
     def tagger(self) -> Tagger:
-        return Tagger(self.settings.path(self.settings.model))
+        return Tagger(self.settings.package)
 
     @cached_property
     def version(self) -> str:

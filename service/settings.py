@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from zerotag.champion import champion_package
 from zerotag.settings import from_params, read_params
 
 # The checkout, or the Bento's own folder.
@@ -16,7 +17,8 @@ HOME = Path(__file__).resolve().parents[1]
 @dataclass(frozen=True)
 class ServeSettings:
     """Attributes:
-    model: a packaged model's folder, or bentoml:NAME:VERSION of BentoML's model store.
+    model: a packaged model's folder, or bentoml:NAME:VERSION of BentoML's model store; empty for the champion's
+        package, or served/ while there is no champion.
     host: the address to listen on; only this machine by default.
     port: the port to listen on.
     workers: processes that answer requests; 0 for one a core.
@@ -37,7 +39,7 @@ class ServeSettings:
     log: folder of the request log; empty for none.
     """
 
-    model: str = "served"
+    model: str = ""
     host: str = "127.0.0.1"
     port: int = 3000
     workers: int = 0
@@ -71,6 +73,11 @@ class ServeSettings:
 
             return Path(bentoml.models.get(given.removeprefix("bentoml:")).path)
         return HOME / Path(given).expanduser()
+
+    @property
+    def package(self) -> Path:
+        """The folder of the model that is served."""
+        return self.path(self.model) if self.model else champion_package(HOME)
 
     @property
     def index_uri(self) -> str:

@@ -49,6 +49,7 @@ def main(backbone_name: str, method_name: str) -> None:
 
     seen = [tag for tag, is_seen in zip(vocabulary.tags, vocabulary.seen, strict=True) if is_seen]
     started = time.monotonic()
+    checkpoint = Path(f"work/checkpoints/{backbone_name}-{method_name}.pt")
     curve = train(
         trained,
         batches,
@@ -57,7 +58,7 @@ def main(backbone_name: str, method_name: str) -> None:
         vocabulary.vectors[vocabulary.seen],
         chosen,
         settings,
-        checkpoint=Path(f"work/checkpoints/{backbone_name}-{method_name}.pt"),
+        checkpoint=checkpoint,
         key=f"{backbone_name} {weights} {mode} {size} {chosen} {settings} {vocabulary.digest} {dataset.digest}",
         device=device,
         process=process,
@@ -91,6 +92,7 @@ def main(backbone_name: str, method_name: str) -> None:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     save_model(Path(f"models/{backbone_name}/{method_name}"), network.cpu(), vocabulary, chosen, info, curve)
+    checkpoint.unlink(missing_ok=True)  # or training anew (dvc repro --force) would find nothing left to do
 
 
 if __name__ == "__main__":

@@ -4,11 +4,14 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from zerotag.errors import ZerotagError, plain_exit
+
+if TYPE_CHECKING:
+    from zerotag.tagger import Tagger
 
 app = typer.Typer(help="Tags for photographs, words never seen in training included.", no_args_is_help=True)
 
@@ -18,7 +21,16 @@ def main() -> None:
     """Tags for photographs, words never seen in training included."""
 
 
-Model = Annotated[Path, typer.Option(help="A packaged model's folder, as the package stage writes it.")]
+Model = Annotated[
+    Path | None, typer.Option(help="A packaged model's folder.", show_default="the champion's, or served")
+]
+
+
+def _tagger(model: Path | None) -> "Tagger":
+    from zerotag.champion import champion_package
+    from zerotag.tagger import Tagger
+
+    return Tagger(model or champion_package())
 
 
 @app.command()
@@ -29,14 +41,14 @@ def tag(
     threshold: Annotated[float | None, typer.Option(help="Leave out tags less probable than this, 0 to 1.")] = None,
     unseen: Annotated[bool, typer.Option("--unseen", help="Only words never seen in training.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line and photo.")] = False,
-    model: Model = Path("served"),
+    model: Model = None,
 ) -> None:
     """Tag photos. An asterisk marks words never seen in training."""
     with plain_exit():
-        from zerotag.tagger import Tagger, find_photos  # not for --help
+        from zerotag.tagger import find_photos  # not for --help
 
         files = find_photos(photos)
-        tagger = Tagger(model)
+        tagger = _tagger(model)
         words = tagger.words(tags.split(","), "unseen" if unseen else "all")
         for word in words.missing:
             print(f"zerotag: no word vector for {word!r}, left out.", file=sys.stderr)
@@ -64,18 +76,17 @@ Database = Annotated[str, typer.Option(help="The index: a folder, s3://… or db
 def index(
     folder: Annotated[Path, typer.Argument(help="A folder of photos; the index names photos by their path in it.")],
     database: Database = "work/index",
-    model: Model = Path("served"),
+    model: Model = None,
 ) -> None:
     """Bring a folder's photos into the search index; only what is new or has changed is looked at."""
     with plain_exit():
         from tqdm import tqdm
 
         from zerotag.index import open_index, update
-        from zerotag.tagger import Tagger
 
         if not folder.is_dir():
             raise ZerotagError(f"{folder}: no such folder.")
-        tagger = Tagger(model)
+        tagger = _tagger(model)
         with tqdm(desc="index", unit="photo", disable=None) as bar:
 
             def report(done: int, total: int) -> None:
@@ -99,17 +110,42 @@ def search(
     offset: Annotated[int, typer.Option(min=0, help="How many photos to skip.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line and photo.")] = False,
     database: Database = "work/index",
-    model: Model = Path("served"),
+    model: Model = None,
 ) -> None:
     """Find photos of the index by any words."""
     with plain_exit():
         from zerotag.index import open_index, search_words
-        from zerotag.tagger import Tagger
 
-        tagger = Tagger(model)
+        tagger = _tagger(model)
         wanted, unwanted = search_words(tagger, words.split(","), without.split(","))
         found = open_index(database, tagger).search(wanted.vectors, unwanted.vectors if unwanted else None, top, offset)
         for hit in found:
             print(json.dumps(asdict(hit)) if as_json else f"{hit.score:6.2f}  {hit.photo}")
         if not found:
             print("zerotag: no photo found; `zerotag index FOLDER` brings photos in.", file=sys.stderr)
+
+
+champion_app = typer.Typer(help="The model in service.", no_args_is_help=True)
+app.add_typer(champion_app, name="champion")
+
+
+@champion_app.command()
+def show() -> None:
+    """Print the champion's record."""
+    with plain_exit():
+        from zerotag.champion import RECORD, read_champion
+
+        champion = read_champion()
+        if champion is None:
+            raise ZerotagError(f"{RECORD}: there is no champion yet; the flow retrain makes one.")
+        print(json.dumps(asdict(champion), indent=2))
+
+
+@champion_app.command()
+def rollback() -> None:
+    """Make the champion before this one the champion again."""
+    with plain_exit():
+        from zerotag.champion import roll_back
+
+        before = roll_back()
+        print(f"The champion is {before.id}: {before.backbone} {before.method}, promoted {before.time}.")

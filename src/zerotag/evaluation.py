@@ -54,6 +54,7 @@ def principal_vectors(
     device: torch.device,
     batch: int,
     features: np.ndarray | None,
+    workers: int | None = None,
 ) -> np.ndarray:
     """Principal vectors (n, M, d) float32 of the photos of `rows`.
 
@@ -64,6 +65,7 @@ def principal_vectors(
         device: where the network runs.
         batch: photos in a batch.
         features: (N, F) cached features of a frozen backbone, or None to run the whole network on the photos.
+        workers: decoding processes; None for `default_workers`, 0 to decode in this process.
     """
     network = model.network.to(device).eval()
     parts = []
@@ -74,7 +76,8 @@ def principal_vectors(
                 parts.append(network.head(block).cpu().numpy())
         else:
             photos = Photos(dataset, rows, input_transform(model.info["size"]))
-            loader = photo_batches(photos, batch, device, default_workers(device))
+            workers = default_workers(device) if workers is None else workers
+            loader = photo_batches(photos, batch, device, workers)
             for pictures, _ in tqdm(loader, desc="evaluate", unit="batch", total=math.ceil(rows.size / batch)):
                 parts.append(network(pictures).float().cpu().numpy())
     return np.concatenate(parts)
@@ -156,7 +159,7 @@ def _choose_examples(labels: sp.csr_matrix, seen: int, count: int) -> list[int]:
     unseen = np.diff(labels[:, seen:].tocsr().indptr) > 0
     candidates = np.flatnonzero(unseen) if unseen.any() else np.arange(labels.shape[0])
     wealth = np.diff(labels.indptr)
-    parts = np.array_split(candidates, min(count, candidates.size) or 1)
+    parts = np.array_split(candidates, min(count, candidates.size) or 1) if count else []
     return [int(part[np.argmax(wealth[part])]) for part in parts if part.size]
 
 

@@ -1,6 +1,8 @@
 """Write aside, then rename: an output is whole or it is not there."""
 
 import errno
+import fcntl
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +38,31 @@ def write_aside(target: Path) -> Iterator[Path]:
         raise
     finally:
         _remove(draft)
+
+
+@contextmanager
+def hold(file: Path, name: str) -> Iterator[None]:
+    """Hold a lock file. The lock is the kernel's: it ends with the process, however that ends.
+
+    Args:
+        file: the lock.
+        name: of the holder, for the others' message.
+
+    Raises:
+        ZerotagError: another process holds it.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip() or "another process"
+            raise ZerotagError(f"{holder} is at work here ({file.resolve()}): try again when it is done.") from None
+        lock.truncate(0)
+        lock.write(f"{name} (process {os.getpid()})")
+        lock.flush()
+        yield
 
 
 def _disk_is_full(error: OSError | RuntimeError, folder: Path) -> bool:

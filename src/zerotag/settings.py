@@ -1,5 +1,6 @@
 """Settings are dataclasses; params.yaml fills them, and a wrong key or type is named."""
 
+from copy import deepcopy
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -25,6 +26,29 @@ def read_params(path: Path = Path("params.yaml")) -> dict[str, Any]:
     if not isinstance(params, dict):
         raise ZerotagError(f"{path}: must be a mapping of parameters.")
     return params
+
+
+def change_params(params: dict[str, Any], changes: list[str]) -> dict[str, Any]:
+    """Parameters with some of them changed; `params` stays as it is.
+
+    Args:
+        params: the content of params.yaml.
+        changes: NAME=VALUE, with dots in NAME and YAML in VALUE, as `dvc exp run -S` has them.
+
+    Raises:
+        ZerotagError: a change is no NAME=VALUE, or there is no such parameter.
+    """
+    changed = deepcopy(params)
+    for change in changes:
+        path, equals, value = change.partition("=")
+        *sections, name = path.split(".")
+        place: Any = changed
+        for section in sections:
+            place = place.get(section) if isinstance(place, dict) else None
+        if not equals or not isinstance(place, dict) or name not in place:
+            raise ZerotagError(f"{change!r}: give NAME=VALUE with a NAME of params.yaml, such as split.kind=random.")
+        place[name] = yaml.safe_load(value)
+    return changed
 
 
 def from_params(settings: type[T], params: dict[str, Any] | None, section: str) -> T:

@@ -49,6 +49,20 @@ class Vocabulary:
             table.writerows(zip(self.tags, np.where(self.seen, "seen", "unseen").tolist(), strict=True))
         np.save(folder / "vectors.npy", self.vectors)
 
+    def seen_by(self, other: "Vocabulary") -> "Vocabulary":
+        """The same tags, seen where they are seen tags of another vocabulary: what a model was trained on.
+
+        Raises:
+            ZerotagError: the word vectors are of different sizes.
+        """
+        if self.vectors.shape[1] != other.vectors.shape[1]:
+            raise ZerotagError(
+                f"The model's word vectors have {other.vectors.shape[1]} dimensions, the data's "
+                f"{self.vectors.shape[1]}: set words.source in params.yaml to the model's."
+            )
+        seen = {tag for tag, is_seen in zip(other.tags, other.seen, strict=True) if is_seen}
+        return Vocabulary(self.tags, self.vectors, np.array([tag in seen for tag in self.tags], dtype=bool))
+
     @cached_property
     def digest(self) -> str:
         """Names the content: tags, vectors and split."""

@@ -1,0 +1,40 @@
+"""A headless Chromium, for the screenshots and the tests. Needs Debian's chromium and chromium-driver."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+_FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--hide-scrollbars", "--window-size=1200,900",
+]  # fmt: skip
+
+
+@contextmanager
+def chromium(profile: Path) -> Iterator[webdriver.Chrome]:
+    """A browser, quit at the end.
+
+    Args:
+        profile: an empty folder for its user data.
+    """
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for flag in [*_FLAGS, f"--user-data-dir={profile}"]:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    browser = webdriver.Chrome(options, Service(str(DRIVER)))
+    try:
+        yield browser
+    finally:
+        browser.quit()
+
+
+def resize(browser: webdriver.Chrome, width: int, height: int) -> None:
+    """Show a page as a screen of that many pixels does, at double density; narrow ones are a phone's."""
+    size = {"width": width, "height": height, "deviceScaleFactor": 2, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)

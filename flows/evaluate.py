@@ -1,0 +1,114 @@
+"""Judge any trained model on any configured source, with the data validation in front."""
+
+import json
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from prefect import flow, task
+from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect.states import Completed, State
+
+from flows.alerts import alert
+from flows.pipeline import LOCK, fetch_model, repro, stamped, workspace
+from zerotag.champion import read_champion
+from zerotag.dataset import Dataset
+from zerotag.errors import ZerotagError
+from zerotag.evaluation import evaluate, principal_vectors
+from zerotag.files import hold, write_aside
+from zerotag.model import Model, load_model
+from zerotag.settings import change_params, read_params
+from zerotag.vocabulary import Vocabulary
+
+RECORDS = Path("work/evaluations")
+
+
+@task(task_run_name="model {model}", tags=["zerotag"])
+def find_model(model: str) -> Model:
+    """Load a model.
+
+    Args:
+        model: champion, the path of a training folder, or REVISION:PATH.
+
+    Raises:
+        ZerotagError: there is no such model.
+    """
+    if model == "champion":
+        champion = read_champion()
+        if champion is None:
+            raise ZerotagError("There is no champion yet: run the flow retrain, or name models/BACKBONE/METHOD.")
+        return load_model(champion.folder() / "model")
+    revision, colon, path = model.partition(":")
+    if not colon:
+        return load_model(Path(model))
+    with tempfile.TemporaryDirectory() as folder:
+        fetch_model(path, revision, Path(folder) / "model")
+        return load_model(Path(folder) / "model")
+
+
+@task(task_run_name="validate {source}", tags=["zerotag", "validation"])
+def prepare(source: str, changes: list[str]) -> Path:
+    """Bring a source up to date and validate it: in this checkout, or with other parameters in one of its own."""
+    params = read_params()
+    wanted = change_params(params, [f"source={source}", *changes] if source else changes)
+    folder = Path() if wanted == params else workspace(Path("work/evaluate") / wanted["source"], wanted)
+    try:
+        repro("validate", folder=folder)
+    finally:
+        page = folder / "validation/docs/index.html"
+        if page.is_file():
+            create_link_artifact(page.resolve().as_uri(), "Data Docs", key="data-docs-evaluate")
+    return folder
+
+
+@task(task_run_name="figures", tags=["zerotag"])
+def judge(model: Model, folder: Path) -> dict[str, Any]:
+    """All figures on the source's test photos and tags; seen are those that this model was trained on."""
+    params = read_params(folder / "params.yaml")
+    dataset = Dataset.read(folder / "prepared")
+    tags = Vocabulary.read(folder / "words", folder / "split.csv")
+    vocabulary = tags.seen_by(model.vocabulary)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    # No decoding processes: Prefect runs threads in this one, which must not be forked.
+    principal = principal_vectors(model, dataset, dataset.test, device, params["features"]["batch"], None, workers=0)
+    labels = dataset.labels[dataset.test][:, dataset.columns(vocabulary.tags)].tocsr()
+    return evaluate(principal, labels, vocabulary, [], dataset.test, 0, params["seed"]).metrics
+
+
+@flow(name="evaluate", flow_run_name=stamped("evaluate"), on_failure=[alert], on_crashed=[alert])
+def evaluate_model(
+    model: str = "champion",
+    source: Literal["", "scenes", "csv", "coco", "nus-wide"] = "",
+    changes: list[str] | None = None,
+) -> State:
+    """Judge a trained model; the figures are recorded in work/evaluations/ and shown as an artifact.
+
+    Args:
+        model: champion, the path of a training folder (models/BACKBONE/METHOD), or REVISION:PATH of one that DVC keeps.
+        source: whose test photos judge; empty for the one of params.yaml.
+        changes: parameters that differ, as NAME=VALUE: split.kind=random.
+    """
+    with hold(LOCK, "the flow evaluate"):
+        folder = prepare(source, changes or [])
+        chosen = find_model(model)
+        metrics = judge(chosen, folder)
+    now = datetime.now(UTC)
+    record = {
+        "time": now.isoformat(timespec="seconds"),
+        "model": model,
+        "trained": {key: chosen.info[key] for key in ("backbone", "method", "date")},
+        "source": read_params(folder / "params.yaml")["source"],
+        "data": Dataset.read(folder / "prepared").digest,
+        "metrics": metrics,
+    }
+    with write_aside(RECORDS / f"{now:%Y%m%dT%H%M%S}.json") as draft:
+        draft.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    rows: list[dict[str, Any]] = [{"task": task, **metrics[task]} for task in ("zsl", "gzsl", "seen")]
+    create_table_artifact(rows, key="evaluation", description=f"{model} on {record['source']}, percent")
+    return Completed(message=f"GZSL mAP {metrics['gzsl']['map']:.2f}, ZSL mAP {metrics['zsl']['map']:.2f}")
+
+
+if __name__ == "__main__":
+    evaluate_model()

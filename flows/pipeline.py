@@ -1,0 +1,159 @@
+"""DVC from a flow: run stages with their output in the flow's log, ask what changed, version a folder.
+
+The current folder is the checkout.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prefect.logging import get_run_logger
+
+from zerotag.errors import ZerotagError
+from zerotag.files import write_aside
+
+# One flow at a time works on a checkout.
+LOCK = Path("work/flow.lock")
+_DVC = [sys.executable, "-m", "dvc"]
+# A progress bar is redrawn many times a second; the log takes a line of it this often.
+_PROGRESS_SECONDS = 10.0
+
+
+def stamped(name: str) -> Callable[[], str]:
+    """A flow run's name: NAME and the time."""
+    return lambda: f"{name} {datetime.now():%Y-%m-%d %H:%M:%S}"
+
+
+def repro(
+    *targets: str, options: tuple[str, ...] = (), folder: Path = Path(), environment: dict[str, str] | None = None
+) -> None:
+    """Run `dvc repro TARGETS`; its output goes to the flow's log line by line.
+
+    The stages end with the flow: when this process is killed, so are they.
+
+    Args:
+        targets: stages; what they depend on runs as well where it changed.
+        options: of dvc repro.
+        folder: a checkout.
+        environment: more variables for the stages.
+
+    Raises:
+        ZerotagError: a stage failed; with the last lines that it said.
+    """
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    child = subprocess.Popen(
+        [*_DVC, "repro", *options, *targets],
+        cwd=folder,
+        env={**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", **(environment or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    # Reads nothing as long as this process lives; when its end of the pipe closes, kills the stages.
+    watch = subprocess.Popen(
+        ["sh", "-c", f"read _; kill -KILL -- -{child.pid}"], stdin=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        said = _follow(child)
+        if child.wait():
+            raise ZerotagError(f"dvc repro {' '.join(targets)} failed:\n" + "\n".join(said[-8:]))
+    finally:
+        watch.kill()
+        watch.communicate()
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGTERM)
+
+
+def _follow(child: subprocess.Popen[str]) -> list[str]:
+    """Log a process's output; returns its last lines."""
+    log, said, bar = get_run_logger(), [""], 0.0
+    for line in child.stdout or ():
+        line = line.rstrip()
+        if "%|" in line:
+            if time.monotonic() < bar + _PROGRESS_SECONDS:
+                continue
+            bar = time.monotonic()
+        elif line:
+            said = [*said[-20:], line]
+        if line:
+            log.info(line)
+    return said
+
+
+def changes(targets: list[str]) -> list[str]:
+    """What `dvc status` finds changed for stages: files, parameters, commands. Empty: they are up to date.
+
+    Raises:
+        ZerotagError: DVC cannot tell.
+    """
+    found: list[str] = []
+    for stage, parts in json.loads(_dvc("status", "--json", "--with-deps", *targets)).items():
+        for part in parts:
+            if isinstance(part, str):
+                found.append(f"{stage}: {part}")
+                continue
+            for kind, names in part.items():
+                flat = [f"{name} {state}" for name, state in _flatten(names)]
+                found.append(f"{stage}: {kind}: {', '.join(flat)}")
+    return found
+
+
+def _flatten(names: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, state in names.items():
+        if isinstance(state, dict):
+            yield from ((f"{name}: {inner}", its) for inner, its in _flatten(state))
+        else:
+            yield name, state
+
+
+def add(folder: Path) -> None:
+    """`dvc add`: version a folder; what Git keeps of it is FOLDER.dvc."""
+    _dvc("add", "--quiet", str(folder))
+
+
+def workspace(folder: Path, params: dict[str, Any]) -> Path:
+    """A second checkout with other parameters, which shares DVC's cache and the data with this one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("src", "stages"):
+        shutil.copytree(name, folder / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", "data.dvc", ".dvcignore"):
+        shutil.copyfile(name, folder / name)
+    for name, target in (("data.version", Path("data.dvc")), ("data", Path("data").resolve())):
+        if not (folder / name).is_symlink():
+            (folder / name).symlink_to(target)
+    with write_aside(folder / "params.yaml") as draft:
+        draft.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+    if not (folder / ".dvc").exists():
+        cache = Path(".dvc/cache").resolve()
+        for arguments in (["init", "--no-scm", "--quiet"], ["cache", "dir", "--quiet", str(cache)]):
+            _dvc(*arguments, folder=folder)
+    return folder
+
+
+def fetch_model(model: str, revision: str, target: Path) -> None:
+    """`dvc get`: the files of a model as a Git revision has them."""
+    _dvc("get", ".", model, "--rev", revision, "--out", str(target), "--quiet")
+
+
+def _dvc(*arguments: str, folder: Path = Path()) -> str:
+    done = subprocess.run([*_DVC, *arguments], cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        raise ZerotagError(f"dvc {' '.join(arguments)} failed:\n{done.stderr.strip()}")
+    return done.stdout
+
+
+def git_revision() -> str:
+    """The checkout's revision, with -dirty where there are changes; empty outside of Git."""
+    done = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True)
+    return done.stdout.strip()

@@ -1,0 +1,115 @@
+"""Look for a reason to retrain; train challengers; promote only one that is better than the champion."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.logging import get_run_logger
+from prefect.states import Completed, Failed, State
+
+from flows.alerts import alert
+from flows.pipeline import LOCK, add, changes, git_revision, repro, stamped
+from flows.settings import FlowSettings, read_flow_settings
+from flows.train import train_models
+from zerotag.champion import Champion, crown, keep, read_champion
+from zerotag.choice import best_model
+from zerotag.comparison import Comparison, compare
+from zerotag.dataset import Dataset
+from zerotag.drift import Profile, drift_reasons, profile, request_profile
+from zerotag.files import hold
+from zerotag.model import load_model
+from zerotag.settings import read_params
+
+
+@task(task_run_name="reasons", tags=["zerotag"])
+def find_reasons(champion: Champion | None, settings: FlowSettings) -> tuple[list[str], bool]:
+    """Reasons to retrain, and whether models have to be trained again though DVC finds nothing changed."""
+    params = read_params()
+    targets = [f"evaluate@{backbone}-{method}" for backbone in params["backbones"] for method in params["methods"]]
+    changed = [f"changed: {what}" for what in changes(targets)]
+    if champion is None:
+        return ["there is no champion yet", *changed], False
+    if changed:
+        return changed, False
+    dates = [json.loads(file.read_text())["date"] for file in Path("models").glob("*/*/model.json")]
+    trained = max(map(datetime.fromisoformat, dates))
+    age = datetime.now(UTC) - trained
+    if age > timedelta(days=settings.max_age_days):
+        return [f"age: the last training was {age.days} days ago"], True
+    if age < timedelta(days=settings.drift_rest_days):
+        return [], False
+    then, now = Profile.read(champion.folder() / "profile.json"), profile(Dataset.read(Path("prepared")))
+    asked = request_profile(Path(settings.requests), trained.date())
+    return drift_reasons(then, now, asked, settings.max_tag_drift, settings.max_photo_drift), True
+
+
+@task(task_run_name="champion against {backbone} {method}", tags=["zerotag"])
+def judge(champion: Champion, backbone: str, method: str, settings: FlowSettings) -> Comparison:
+    """Compare on the same test photos."""
+    params = read_params()
+    return compare(
+        load_model(champion.folder() / "model"),
+        load_model(Path(f"models/{backbone}/{method}")),
+        Dataset.read(Path("prepared")),
+        params["features"]["batch"],
+        settings.bootstrap,
+        params["seed"],
+        workers=0,  # Prefect runs threads in this process: it must not be forked
+    )
+
+
+@task(task_run_name="promote {backbone} {method}", tags=["zerotag"])
+def promote(backbone: str, method: str, reason: str) -> Champion:
+    """Package the model, keep it with DVC, and make it the champion: the last step, and one rename."""
+    repro("package")
+    metrics = json.loads(Path(f"evaluation/{backbone}/{method}/metrics.json").read_text(encoding="utf-8"))
+    trained_on = profile(Dataset.read(Path("prepared")))
+    record = keep(Path(f"models/{backbone}/{method}"), Path("served"), trained_on, metrics, git_revision(), reason)
+    add(record.folder())
+    crown(record)
+    return record
+
+
+@flow(name="retrain", flow_run_name=stamped("retrain"), on_failure=[alert], on_crashed=[alert])
+def retrain(force: bool = False) -> State:
+    """Retrain if there is a reason, and promote the best challenger if it is better than the champion.
+
+    Args:
+        force: retrain without a reason.
+    """
+    with hold(LOCK, "the flow retrain"):
+        return _retrain(force)
+
+
+def _retrain(force: bool) -> State:
+    settings, champion = read_flow_settings(), read_champion()
+    reasons, again = find_reasons(champion, settings)
+    if force:
+        reasons, again = ["forced", *reasons], True
+    if not reasons:
+        why = "no reason to retrain: data, parameters and code are unchanged, the model is young, nothing has drifted"
+        get_run_logger().info(why)
+        return Completed(name="Skipped", message=why)
+    for reason in reasons:
+        get_run_logger().info("reason: %s", reason)
+    trained = train_models(force=again)
+    if not trained.is_completed():
+        return Failed(message=f"the champion stays: {trained.message}")
+    params = read_params()
+    backbone, method = best_model(Path("evaluation"), params["backbones"], params["methods"], params["best_by"])
+    better, why = True, "the first champion"
+    if champion is not None:
+        better, why = judge(champion, backbone, method, settings).verdict(settings.margin, settings.zsl_tolerance)
+    outcome = f"{backbone} {method} is promoted" if better else "the champion stays"
+    if better:
+        promote(backbone, method, f"{'; '.join(reasons)}. {why}")
+    lines: list[Any] = [f"# {outcome}", "", f"{backbone} {method}: {why}.", "", *(f"- {reason}" for reason in reasons)]
+    create_markdown_artifact("\n".join(lines), key="retrain")
+    return Completed(name="Promoted" if better else "Kept", message=f"{outcome}: {why}")
+
+
+if __name__ == "__main__":
+    retrain()

@@ -1,0 +1,149 @@
+"""Bring the data up to date, validate them, then train and evaluate every backbone with every method."""
+
+import json
+import socket
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+from prefect import flow, get_client, task
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.concurrency.sync import concurrency
+from prefect.futures import as_completed
+from prefect.states import Completed, Failed, State
+
+from flows.alerts import alert
+from flows.pipeline import LOCK, repro, stamped
+from flows.settings import read_flow_settings
+from zerotag.choice import best_model
+from zerotag.devices import one_gpu, runs_at_once
+from zerotag.files import hold
+from zerotag.settings import read_params
+
+# One limit a machine: its GPUs are what is scarce, whichever checkout wants them.
+LIMIT = f"zerotag-training-{socket.gethostname()}"
+
+
+@task(task_run_name="data, words, split, validation", tags=["zerotag", "validation"])
+def validate() -> None:
+    """Run the stages up to validation. A failed critical expectation fails the flow; nothing is trained."""
+    try:
+        repro("validate")
+    finally:
+        page = Path("validation/docs/index.html")
+        if page.is_file():
+            create_link_artifact(
+                page.resolve().as_uri(), "Data Docs", key="data-docs", description="Great Expectations"
+            )
+
+
+def _at_once() -> int:
+    return read_flow_settings().runs_at_once or runs_at_once(read_params()["train"]["launcher"])
+
+
+def _slot() -> AbstractContextManager[None]:
+    # A short lease: a killed run's slot is free again within a minute or so.
+    return concurrency(LIMIT, lease_duration=60, strict=True)
+
+
+@task(task_run_name="features {backbone}", tags=["zerotag", "training"])
+def features(backbone: str) -> None:
+    """Run the features stage: the methods share it, so it goes first."""
+    with _slot(), one_gpu(Path("work"), torch.cuda.device_count() if _at_once() > 1 else 0) as environment:
+        repro(f"features@{backbone}", environment=environment)
+
+
+@task(task_run_name="{backbone} {method}", tags=["zerotag", "training"])
+def train_and_evaluate(backbone: str, method: str, force: bool) -> dict[str, Any]:
+    """Run the train and the evaluate stage of one model; a retry goes on from the last checkpoint."""
+    with _slot(), one_gpu(Path("work"), torch.cuda.device_count() if _at_once() > 1 else 0) as environment:
+        if force:
+            repro(f"train@{backbone}-{method}", options=("--force", "--single-item"), environment=environment)
+        repro(f"evaluate@{backbone}-{method}", environment=environment)
+    return json.loads(Path(f"evaluation/{backbone}/{method}/metrics.json").read_text(encoding="utf-8"))
+
+
+def train_models(force: bool) -> State:
+    """The tasks of a training, in the flow that calls; a model that fails does not take the others down.
+
+    Args:
+        force: train again although nothing changed.
+    """
+    params, settings = read_params(), read_flow_settings()
+    with get_client(sync_client=True) as client:
+        client.upsert_global_concurrency_limit_by_name(LIMIT, _at_once())
+    retrying: dict[str, Any] = {
+        "retries": settings.retries,
+        "retry_delay_seconds": [settings.retry_seconds * 2**number for number in range(settings.retries)],
+    }
+    validate()
+    first = {each: features.with_options(**retrying).submit(each) for each in params["backbones"]}
+    model: Any = train_and_evaluate.with_options(**retrying)
+    runs = {
+        model.submit(backbone, method, force, wait_for=[first[backbone]]): (backbone, method)
+        for backbone in params["backbones"]
+        for method in params["methods"]
+    }
+    progress: Any = create_progress_artifact(0.0, key="models", description="models trained and evaluated")
+    done: dict[tuple[str, str], dict[str, Any]] = {}
+    for number, run in enumerate(as_completed(list(runs)), start=1):
+        run.wait()
+        if run.state.is_completed():
+            done[runs[run]] = run.result()
+        update_progress_artifact(progress, 100 * number / len(runs))
+    failed = {model: run.state for run, model in runs.items() if model not in done}
+    if not failed:
+        repro("report")
+        create_link_artifact(Path("report/index.html").resolve().as_uri(), "Report", key="report")
+    _tell(done, failed, params)
+    if failed:
+        names = ", ".join(" ".join(model) for model in failed)
+        return Failed(message=f"{len(failed)} of {len(runs)} models failed: {names}; the others are done")
+    return Completed(message=f"{len(done)} models trained and evaluated")
+
+
+def _tell(
+    done: dict[tuple[str, str], dict[str, Any]], failed: dict[tuple[str, str], State], params: dict[str, Any]
+) -> None:
+    """Artifacts: the table of figures, and the summary."""
+    columns = [(task, name) for task in ("zsl", "gzsl") for name in ("f1@3", "f1@5", "map")]
+    rows: list[dict[str, Any]] = [
+        {
+            "backbone": backbone,
+            "method": method,
+            **{f"{task.upper()} {name}": f"{metrics[task][name]:.2f}" for task, name in columns},
+        }
+        for (backbone, method), metrics in sorted(done.items())
+    ]
+    create_table_artifact(rows, key="figures", description="Percent, on this run's test photos")
+    lines = [f"# {params['source']}: {len(done)} of {len(done) + len(failed)} models", ""]
+    if done and not failed:
+        best = best_model(Path("evaluation"), params["backbones"], params["methods"], params["best_by"])
+        lines.append(f"Best by {params['best_by']}: **{' '.join(best)}**.")
+    lines += [
+        f"- {row['backbone']} {row['method']}: ZSL mAP {row['ZSL map']}, GZSL mAP {row['GZSL map']}" for row in rows
+    ]
+    lines += [f"- {' '.join(model)} **failed**: {(state.message or '')[:500]}" for model, state in failed.items()]
+    create_markdown_artifact("\n".join(lines), key="summary")
+
+
+@flow(name="train", flow_run_name=stamped("train"), on_failure=[alert], on_crashed=[alert])
+def train(force: bool = False) -> State:
+    """Train and evaluate every backbone with every method, on data brought up to date and validated.
+
+    Args:
+        force: train again although nothing changed.
+    """
+    with hold(LOCK, "the flow train"):
+        return train_models(force)
+
+
+if __name__ == "__main__":
+    train()

@@ -1,0 +1,367 @@
+"""The flows against a real Prefect server: what they run, what they survive, and when the champion changes."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from conftest import PROJECT, free_port
+from docs.chromium import CHROMIUM, DRIVER, chromium
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+BACKBONES = ["test_efficientnet", "tf_efficientnet_lite0"]
+# A failing machine, for the tests: each start of a training takes one from the file.
+BROKEN = """
+import pathlib, sys
+_left = pathlib.Path(f"work/broken-{sys.argv[1]}")
+if _left.is_file() and int(_left.read_text()):
+    _left.write_text(str(int(_left.read_text()) - 1))
+    raise SystemExit("the machine broke")
+"""
+
+
+@dataclass(frozen=True)
+class Prefect:
+    """A checkout of the project, and a Prefect server for its flows."""
+
+    project: Path
+    api: str
+    environment: dict[str, str]
+
+    def start(self, flow: str, call: str = "") -> subprocess.Popen[str]:
+        """Start a flow in a process of its own."""
+        run = ["-m", f"flows.{flow}"] if not call else ["-c", f"from flows.{flow} import {call.split('(')[0]}; {call}"]
+        return subprocess.Popen(
+            [sys.executable, *run], cwd=self.project, env=self.environment,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    def run(self, flow: str, call: str = "") -> tuple[dict[str, Any], str]:
+        """Run a flow; its flow run as the server knows it, and what it said."""
+        process = self.start(flow, call)
+        output, _ = process.communicate(timeout=300)
+        return self.last(flow), output
+
+    def last(self, flow: str) -> dict[str, Any]:
+        """The newest run of a flow."""
+        wanted = {"flows": {"name": {"any_": [flow]}}, "sort": "START_TIME_DESC", "limit": 1}
+        return self.ask("flow_runs/filter", wanted)[0]
+
+    def tasks(self, run: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """The task runs of a flow run by name."""
+        wanted = {"flow_runs": {"id": {"any_": [run["id"]]}}}
+        return {each["name"]: each for each in self.ask("task_runs/filter", wanted)}
+
+    def artifacts(self, run: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """The artifacts of a flow run by key."""
+        wanted = {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}}
+        return {each["key"]: each for each in self.ask("artifacts/filter", wanted)}
+
+    def ask(self, path: str, content: dict[str, Any]) -> Any:
+        """Ask the server."""
+        answer = httpx.post(f"{self.api}/{path}", json=content, timeout=30)
+        answer.raise_for_status()
+        return answer.json()
+
+    def change(self, change: Callable[[dict[str, Any]], Any]) -> None:
+        """Change params.yaml."""
+        params = yaml.safe_load((self.project / "params.yaml").read_text())
+        change(params)
+        (self.project / "params.yaml").write_text(yaml.safe_dump(params))
+
+    def champion(self) -> dict[str, Any] | None:
+        """The record."""
+        file = self.project / "champion.json"
+        return json.loads(file.read_text()) if file.is_file() else None
+
+
+def small(params: dict[str, Any]) -> None:
+    """A tiny rendered set and two small backbones; training that learns nothing."""
+    params["sources"]["scenes"].update(photos=120, size=64)
+    params["validate"]["min_tag_photos"] = 1
+    params["backbones"], params["methods"] = list(BACKBONES), ["sdl"]
+    params["weights"]["other"] = "none"
+    params["features"] = {"size": 64, "batch": 32}
+    params["train"]["frozen"].update(epochs=2, learning_rate=1e-9)
+    params["package"]["words"] = 1000
+    params["export"].update(compare=[], check_photos=2, judge_photos=8)
+    params["evaluate"]["examples"] = params["report"]["examples"] = 2
+    params["flows"].update(retries=2, retry_seconds=0.1, bootstrap=50)
+
+
+@pytest.fixture(scope="module")
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
+    """A server with a home of its own, and a copy of the project."""
+    folder = tmp_path_factory.mktemp("flows")
+    project, port = folder / "project", free_port()
+    for name in ("stages", "flows", "service", "src/zerotag"):
+        shutil.copytree(PROJECT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (project / ".dvc").mkdir()
+    for name in ("dvc.yaml", "params.yaml", "data.dvc", ".dvcignore", ".gitignore", ".dvc/config"):
+        shutil.copy(PROJECT / name, project / name)
+    (project / "data.version").symlink_to("data.dvc")
+    train = project / "stages" / "train.py"
+    train.write_text(train.read_text().replace('if __name__ == "__main__":', f'{BROKEN}\nif __name__ == "__main__":'))
+    environment = {
+        **os.environ,
+        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_UI_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PYTHONPATH": str(project / "src"),
+        "DVC_NO_ANALYTICS": "1",
+        "DVC_SITE_CACHE_DIR": str(folder / "site"),
+    }
+    commit = "git init -q . && git add -A && git -c user.name=a -c user.email=a@b.c commit -qm start"
+    subprocess.run(commit, shell=True, cwd=project, check=True)
+    log = (folder / "server.txt").open("w")
+    server = subprocess.Popen(
+        [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
+        env=environment, stdout=log, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    running = Prefect(project, environment["PREFECT_API_URL"], environment)
+    running.change(small)
+    try:
+        until(lambda: healthy(running.api), 90)
+        yield running
+    finally:
+        server.terminate()
+        server.wait(30)
+        log.close()
+
+
+def healthy(api: str) -> bool:
+    try:
+        return httpx.get(f"{api}/health", timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def until(what: Callable[[], Any], seconds: float) -> Any:
+    """Wait for something true."""
+    end = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.1)
+    return found
+
+
+@contextmanager
+def listening() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A web hook; what it hears."""
+    heard: list[dict[str, Any]] = []
+
+    class Hook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Hook)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/hook", heard
+    finally:
+        server.shutdown()
+
+
+# The tests go through one project's life, in this order.
+
+
+def test_a_validation_that_fails_trains_nothing(prefect: Prefect) -> None:
+    with listening() as (url, heard):
+        prefect.change(lambda params: params["validate"].update(min_side=5000) or params["flows"].update(alert=url))
+        run, output = prefect.run("train")
+    prefect.change(lambda params: params["validate"].update(min_side=32) or params["flows"].update(alert=""))
+    assert run["state_type"] == "FAILED", output
+    assert set(prefect.tasks(run)) == {"data, words, split, validation"}
+    assert not (prefect.project / "features").exists() and not (prefect.project / "models").exists()
+    (told,) = heard
+    assert told["flow"] == "train" and told["state"] == "Failed" and "validate" in told["text"]
+
+
+def test_a_backbone_that_breaks_twice_and_one_that_always_does(prefect: Prefect) -> None:
+    (prefect.project / "work" / "broken-test_efficientnet").write_text("2")
+    (prefect.project / "work" / "broken-tf_efficientnet_lite0").write_text("99")
+    run, output = prefect.run("train")
+    assert run["state_type"] == "FAILED", output
+    assert "1 of 2 models failed: tf_efficientnet_lite0 sdl" in run["state"]["message"]
+    tasks = prefect.tasks(run)
+    assert (
+        tasks["test_efficientnet sdl"]["state_type"] == "COMPLETED" and tasks["test_efficientnet sdl"]["run_count"] == 3
+    )
+    assert tasks["tf_efficientnet_lite0 sdl"]["state_type"] == "FAILED"
+    assert "the machine broke" in tasks["tf_efficientnet_lite0 sdl"]["state"]["message"]
+    artifacts = prefect.artifacts(run)
+    assert "test_efficientnet sdl: ZSL mAP" in artifacts["summary"]["data"]
+    assert "tf_efficientnet_lite0 sdl **failed**" in artifacts["summary"]["data"]
+    assert (prefect.project / "evaluation" / "test_efficientnet" / "sdl" / "metrics.json").is_file()
+    (prefect.project / "work" / "broken-tf_efficientnet_lite0").write_text("0")
+
+
+def test_the_whole_train_flow(prefect: Prefect) -> None:
+    run, output = prefect.run("train")
+    assert run["state_type"] == "COMPLETED", output
+    assert run["name"].startswith("train 20") and "Running stage 'train@tf_efficientnet_lite0-sdl'" in output
+    assert "Running stage 'train@test_efficientnet-sdl'" not in output  # DVC has it from the run before
+    artifacts = prefect.artifacts(run)
+    assert {"figures", "summary", "report", "data-docs", "models"} <= set(artifacts)
+    rows = json.loads(artifacts["figures"]["data"])
+    assert [row["backbone"] for row in rows] == BACKBONES and float(rows[0]["GZSL map"]) > 0
+    assert artifacts["models"]["data"] == 100
+    tasks = prefect.tasks(run)
+    assert {f"{backbone} sdl" for backbone in BACKBONES} <= set(tasks)
+    assert set(tasks["test_efficientnet sdl"]["tags"]) == {"zerotag", "training"}
+    assert (prefect.project / "report" / "index.html").is_file()
+    limits = prefect.ask("v2/concurrency_limits/filter", {})
+    (limit,) = [each for each in limits if each["name"].startswith("zerotag-training-")]
+    assert limit["limit"] == 1  # no GPU here
+
+
+@pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Debian's chromium and chromium-driver")
+def test_the_deployments_in_the_prefect_ui(prefect: Prefect, tmp_path: Path) -> None:
+    finished = prefect.last("train")
+    ui = prefect.api.removesuffix("/api")
+    serving = subprocess.Popen([sys.executable, "-m", "flows.deploy"], cwd=prefect.project, env=prefect.environment)
+    try:
+        until(lambda: len(prefect.ask("deployments/filter", {})) == 3, 60)
+        # The scheduler plans the nightly runs.
+        until(lambda: prefect.ask("flow_runs/filter", {"flow_runs": {"state": {"name": {"any_": ["Scheduled"]}}}}), 60)
+        with chromium(tmp_path) as browser:
+
+            def shows(page: str, *texts: str) -> None:
+                browser.get(f"{ui}/{page}")
+                body = (By.TAG_NAME, "body")
+                wait = WebDriverWait(browser, 60, ignored_exceptions=[Exception])
+                wait.until(lambda one: all(text in one.find_element(*body).text for text in texts), str(texts))
+
+            shows("deployments", "on-demand", "nightly", "At 02:00 AM", "Ready")
+            evaluate = httpx.get(f"{prefect.api}/deployments/name/evaluate/on-demand", timeout=30).json()
+            shows(f"deployments/deployment/{evaluate['id']}/run", "model", "source", "changes")
+            shows("runs", finished["name"], "Completed")
+            shows(f"runs/flow-run/{finished['id']}?tab=Artifacts", finished["name"], "figures", "summary", "report")
+    finally:
+        serving.terminate()
+        serving.wait(60)
+
+
+def test_retrain_the_first_champion_then_no_reason(prefect: Prefect) -> None:
+    run, output = prefect.run("retrain")
+    assert run["state_name"] == "Promoted", output
+    champion = prefect.champion()
+    assert champion and champion["git"] and "no champion yet" in champion["reason"]
+    folder = prefect.project / "champions" / champion["id"]
+    assert (folder / "model" / "model.pt").is_file() and (folder / "served" / "model.onnx").is_file()
+    assert Path(f"{folder}.dvc").is_file()
+    run, output = prefect.run("retrain")
+    assert run["state_name"] == "Skipped" and "no reason to retrain" in run["state"]["message"], output
+    assert set(prefect.tasks(run)) == {"reasons"}
+    assert prefect.champion() == champion
+
+
+def test_retrain_promotes_a_better_challenger_and_rolls_back(prefect: Prefect) -> None:
+    before = prefect.champion()
+    prefect.change(lambda params: params["train"]["frozen"].update(epochs=8, learning_rate=1e-3))
+    run, output = prefect.run("retrain")
+    assert run["state_name"] == "Promoted", output
+    after = prefect.champion()
+    assert before and after and after["previous"] == before["id"]
+    assert after["metrics"]["gzsl"]["map"] > before["metrics"]["gzsl"]["map"]
+    assert "changed: " in after["reason"] and "params" in after["reason"]
+    zerotag = [sys.executable, "-c", "from zerotag.cli import app; app()"]
+    environment = prefect.environment
+    subprocess.run([*zerotag, "champion", "rollback"], cwd=prefect.project, env=environment, check=True)
+    assert (prefect.champion() or {})["id"] == before["id"]
+    # Back to the better one.
+    record = prefect.project / "champions" / after["id"] / "record.json"
+    (prefect.project / "champion.json").write_text(record.read_text())
+
+
+def test_changed_data_are_a_reason_but_a_worse_challenger_does_not_take_over(prefect: Prefect) -> None:
+    before = prefect.champion()
+    served = prefect.project / "served" / "tagger.json"
+    packaged = served.read_bytes()
+    prefect.change(lambda params: params["sources"]["scenes"].update(seed=5))
+    prefect.change(lambda params: params["train"]["frozen"].update(learning_rate=1e-8))
+    run, output = prefect.run("retrain")
+    assert "reason: changed: download: changed deps: params.yaml: sources.scenes modified" in output
+    assert run["state_name"] == "Kept" and "the champion stays" in run["state"]["message"], output
+    assert prefect.champion() == before and served.read_bytes() == packaged
+    assert "the champion stays" in prefect.artifacts(run)["retrain"]["data"]
+
+
+def test_evaluate_the_champion_and_other_models(prefect: Prefect) -> None:
+    run, output = prefect.run("evaluate")
+    assert run["state_type"] == "COMPLETED", output
+    records = sorted((prefect.project / "work" / "evaluations").glob("*.json"))
+    record = json.loads(records[-1].read_text())
+    assert record["model"] == "champion" and record["metrics"]["gzsl"]["map"] > 0
+    assert "evaluation" in prefect.artifacts(run)
+    run, output = prefect.run(
+        "evaluate", "evaluate_model('models/test_efficientnet/sdl', changes=['split.kind=random', 'split.unseen=5'])"
+    )
+    assert run["state_type"] == "COMPLETED", output
+    record = json.loads(sorted((prefect.project / "work" / "evaluations").glob("*.json"))[-1].read_text())
+    assert record["model"] == "models/test_efficientnet/sdl" and record["source"] == "scenes"
+    run, output = prefect.run("evaluate", "evaluate_model('models/nothing/sdl')")
+    assert run["state_type"] == "FAILED" and "no trained model here" in run["state"]["message"]
+
+
+def test_killed_in_the_middle_the_next_one_goes_on(prefect: Prefect) -> None:
+    before = prefect.champion()
+    prefect.change(lambda params: params["train"]["frozen"].update(epochs=3000, learning_rate=1e-4))
+    first = prefect.start("retrain")
+    checkpoint = prefect.project / "work" / "checkpoints" / "test_efficientnet-sdl.pt"
+    assert not checkpoint.exists()  # finished trainings left none
+    until(checkpoint.is_file, 120)
+    # Meanwhile a second one ends with a clear message.
+    second, _ = prefect.start("retrain").communicate(timeout=120)
+    assert "the flow retrain (process" in second and "try again when it is done" in second
+    os.kill(first.pid, signal.SIGKILL)
+    first.communicate(timeout=30)
+    until(lambda: not trainings(prefect.project), 20)
+    import torch
+
+    reached = len(torch.load(checkpoint, weights_only=False)["curve"])
+    assert prefect.champion() == before and reached >= 1
+    again = prefect.start("retrain")
+    assert again.stdout
+    lines: list[str] = []
+    for line in again.stdout:
+        lines.append(line)
+        if "epoch " in line and "%|" in line:
+            break
+    os.kill(again.pid, signal.SIGKILL)
+    again.wait(30)
+    epoch = int(lines[-1].split("epoch ")[1].split("/")[0])
+    assert epoch > reached, "".join(lines)
+
+
+def trainings(project: Path) -> list[str]:
+    """The project's training processes."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and (entry / "cwd").resolve() == project:
+                command = (entry / "cmdline").read_text()
+                found += [command] if "stages/train.py" in command else []
+        except OSError:
+            continue
+    return found
