@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from docs.chromium import chromium, resize
+from docs.chromium import chromium, photograph, resize
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
+ARTIFACTS = (By.ID, "artifacts")
 PROJECT = Path(__file__).resolve().parents[1]
 
 
@@ -50,11 +52,13 @@ def take(url: str, work: Path) -> None:
     run = ask(f"deployments/{found['id']}/create_flow_run", {})["id"]
     wait_for(lambda: ask(f"flow_runs/{run}")["state_type"] in ("COMPLETED", "FAILED"), 3600)
     with chromium(work / "chromium") as browser:
-        resize(browser, 1280, 860)
-        browser.get(f"{url}/runs/flow-run/{run}?tab=Artifacts")
-        WebDriverWait(browser, 60).until(lambda one: "figures" in one.find_element(By.TAG_NAME, "body").text.lower())
+        resize(browser, 1280, 1000)
+        browser.get(f"{url}/runs/flow-run/{run}")
+        wait = WebDriverWait(browser, 60, ignored_exceptions=[WebDriverException])
+        wait.until(lambda one: one.find_element(*ARTIFACTS).click() or True)
+        wait.until(lambda one: "figures" in one.find_element(By.TAG_NAME, "body").text.lower())
         time.sleep(3)  # the timeline is drawn after the text
-        browser.save_screenshot(str(PROJECT / "docs" / "prefect.png"))
+        photograph(browser, PROJECT / "docs" / "prefect.png")
 
 
 def wait_for(what: Callable[[], Any], seconds: float) -> Any:

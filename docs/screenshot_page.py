@@ -15,7 +15,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from docs.chromium import chromium, resize
+from docs.chromium import chromium, photograph, resize
 from selenium.webdriver import Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
@@ -79,7 +79,7 @@ def take(url: str, photo: Path, search: str, work: str, out: Path) -> None:
             wait.until(lambda one: one.find_elements(By.CSS_SELECTOR, "#found li"))
             time.sleep(2)  # the small pictures come one by one
             browser.execute_script("window.scrollTo(0, 0)")
-            browser.save_screenshot(str(out / f"{name}.png"))
+            photograph(browser, out / f"{name}.png")
 
 
 if __name__ == "__main__":

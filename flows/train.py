@@ -48,22 +48,22 @@ def _at_once() -> int:
     return read_flow_settings().runs_at_once or runs_at_once(read_params()["train"]["launcher"])
 
 
-def _slot() -> AbstractContextManager[None]:
+def _slot(limit: str) -> AbstractContextManager[None]:
     # A short lease: a killed run's slot is free again within a minute or so.
-    return concurrency(LIMIT, lease_duration=60, strict=True)
+    return concurrency(limit, lease_duration=60, strict=True)
 
 
 @task(task_run_name="features {backbone}", tags=["zerotag", "training"])
-def features(backbone: str) -> None:
+def features(backbone: str, limit: str) -> None:
     """Run the features stage: the methods share it, so it goes first."""
-    with _slot(), one_gpu(Path("work"), torch.cuda.device_count() if _at_once() > 1 else 0) as environment:
+    with _slot(limit), one_gpu(Path("work"), torch.cuda.device_count() if _at_once() > 1 else 0) as environment:
         repro(f"features@{backbone}", environment=environment)
 
 
 @task(task_run_name="{backbone} {method}", tags=["zerotag", "training"])
-def train_and_evaluate(backbone: str, method: str, force: bool) -> dict[str, Any]:
+def train_and_evaluate(backbone: str, method: str, force: bool, limit: str) -> dict[str, Any]:
     """Run the train and the evaluate stage of one model; a retry goes on from the last checkpoint."""
-    with _slot(), one_gpu(Path("work"), torch.cuda.device_count() if _at_once() > 1 else 0) as environment:
+    with _slot(limit), one_gpu(Path("work"), torch.cuda.device_count() if _at_once() > 1 else 0) as environment:
         if force:
             repro(f"train@{backbone}-{method}", options=("--force", "--single-item"), environment=environment)
         repro(f"evaluate@{backbone}-{method}", environment=environment)
@@ -84,10 +84,10 @@ def train_models(force: bool) -> State:
         "retry_delay_seconds": [settings.retry_seconds * 2**number for number in range(settings.retries)],
     }
     validate()
-    first = {each: features.with_options(**retrying).submit(each) for each in params["backbones"]}
+    first = {each: features.with_options(**retrying).submit(each, LIMIT) for each in params["backbones"]}
     model: Any = train_and_evaluate.with_options(**retrying)
     runs = {
-        model.submit(backbone, method, force, wait_for=[first[backbone]]): (backbone, method)
+        model.submit(backbone, method, force, LIMIT, wait_for=[first[backbone]]): (backbone, method)
         for backbone in params["backbones"]
         for method in params["methods"]
     }

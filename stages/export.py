@@ -1,7 +1,7 @@
 """Write the best model's network as ONNX, and measure what smaller number formats gain and lose."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -9,35 +9,21 @@ import numpy as np
 from zerotag.choice import best_model
 from zerotag.dataset import Dataset
 from zerotag.errors import ZerotagError, plain_exit
-from zerotag.evaluation import score_matrix
 from zerotag.export import (
     ExportSettings,
+    Trial,
     check_agreement,
     compare_with_torch,
     export_network,
-    latency,
     to_half,
     to_int8,
+    try_precision,
 )
 from zerotag.files import write_aside
-from zerotag.metrics import average_precision
 from zerotag.model import load_model
 from zerotag.photos import open_photo
 from zerotag.runtime import Runtime, to_pixels
 from zerotag.settings import from_params, read_params
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What a number format costs and brings, on the test photos; loss and speed are against fp32."""
-
-    precision: str
-    map: float
-    loss: float
-    seconds: float
-    speed: float
-    megabytes: float
-    offered: bool
 
 
 def main() -> None:
@@ -74,19 +60,12 @@ def main() -> None:
                 to_half(fp32, file)
             elif precision == "int8":
                 to_int8(fp32, file, pixels(some(dataset.train, settings.calibration_photos)))
-            runtime = Runtime(file)
-            principal = np.concatenate([runtime(part) for part in np.array_split(pictures, -(-len(pictures) // 16))])
-            precisions = average_precision(score_matrix(principal, model.vocabulary.vectors), labels)
-            figure, seconds = 100 * float(np.nanmean(precisions)), latency(runtime, pictures)
-            loss = table[0].map - figure if table else 0.0
-            speed = table[0].seconds / seconds if table else 1.0
-            offered = precision != "int8" or loss <= settings.max_loss
-            table.append(Trial(precision, figure, loss, seconds, speed, file.stat().st_size / 1e6, offered))
-            print(
-                f"  {precision}: GZSL mAP {figure:.2f} ({-loss:+.2f}), {1000 * seconds:.1f} ms a photo "
-                f"({speed:.2f} times as fast), {table[-1].megabytes:.1f} MB"
-                + ("" if offered else f": loses more than {settings.max_loss} points, not offered")
+            fp32_trial = table[0] if table else None
+            trial = try_precision(
+                file, precision, pictures, labels, model.vocabulary.vectors, fp32_trial, settings.max_loss
             )
+            table.append(trial)
+            print(f"  {trial}")
         chosen = next(trial for trial in table if trial.precision == settings.precision)
         if not chosen.offered:
             raise ZerotagError(

@@ -58,7 +58,8 @@ class Prefect:
 
     def last(self, flow: str) -> dict[str, Any]:
         """The newest run of a flow."""
-        wanted = {"flows": {"name": {"any_": [flow]}}, "sort": "START_TIME_DESC", "limit": 1}
+        started = {"start_time": {"is_null_": False}}
+        wanted = {"flows": {"name": {"any_": [flow]}}, "flow_runs": started, "sort": "START_TIME_DESC", "limit": 1}
         return self.ask("flow_runs/filter", wanted)[0]
 
     def tasks(self, run: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -252,11 +253,17 @@ def test_the_deployments_in_the_prefect_ui(prefect: Prefect, tmp_path: Path) -> 
                 wait = WebDriverWait(browser, 60, ignored_exceptions=[Exception])
                 wait.until(lambda one: all(text in one.find_element(*body).text for text in texts), str(texts))
 
-            shows("deployments", "on-demand", "nightly", "At 02:00 AM", "Ready")
+            shows("deployments", "3 Deployments", "on-demand", "nightly", "train", "evaluate", "retrain", "Ready")
+            nightly = httpx.get(f"{prefect.api}/deployments/name/retrain/nightly", timeout=30).json()
+            shows(f"deployments/deployment/{nightly['id']}", "At 02:00 AM every day", "flows.retrain.retrain")
             evaluate = httpx.get(f"{prefect.api}/deployments/name/evaluate/on-demand", timeout=30).json()
             shows(f"deployments/deployment/{evaluate['id']}/run", "model", "source", "changes")
             shows("runs", finished["name"], "Completed")
-            shows(f"runs/flow-run/{finished['id']}?tab=Artifacts", finished["name"], "figures", "summary", "report")
+            shows(f"runs/flow-run/{finished['id']}", finished["name"], "Artifacts")
+            browser.find_element(By.ID, "artifacts").click()
+            WebDriverWait(browser, 60).until(
+                lambda one: all(name in one.find_element(By.TAG_NAME, "body").text for name in ("figures", "summary"))
+            )
     finally:
         serving.terminate()
         serving.wait(60)
@@ -327,6 +334,7 @@ def test_evaluate_the_champion_and_other_models(prefect: Prefect) -> None:
 def test_killed_in_the_middle_the_next_one_goes_on(prefect: Prefect) -> None:
     before = prefect.champion()
     prefect.change(lambda params: params["train"]["frozen"].update(epochs=3000, learning_rate=1e-4))
+    prefect.change(lambda params: params.update(backbones=["test_efficientnet"]))
     first = prefect.start("retrain")
     checkpoint = prefect.project / "work" / "checkpoints" / "test_efficientnet-sdl.pt"
     assert not checkpoint.exists()  # finished trainings left none

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx
+import scipy.sparse as sp
 import torch
 from onnxruntime.quantization import (
     CalibrationDataReader,
@@ -30,7 +31,9 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from torch import nn
 
 from zerotag.errors import ZerotagError
+from zerotag.evaluation import score_matrix
 from zerotag.files import write_aside
+from zerotag.metrics import average_precision
 from zerotag.model import Model, Network
 from zerotag.runtime import INPUT, OUTPUT, Runtime
 from zerotag.scoring import score
@@ -58,6 +61,26 @@ class ExportSettings:
     calibration_photos: int = 128
     judge_photos: int = 500
     max_loss: float = 0.5
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a number format costs and brings, on the test photos; loss (mAP points) and speed are against fp32."""
+
+    precision: str
+    map: float
+    loss: float
+    seconds: float
+    speed: float
+    megabytes: float
+    offered: bool
+
+    def __str__(self) -> str:
+        return (
+            f"{self.precision}: GZSL mAP {self.map:.2f} ({-self.loss:+.2f}), {1000 * self.seconds:.1f} ms a photo "
+            f"({self.speed:.2f} times as fast), {self.megabytes:.1f} MB"
+            + ("" if self.offered else ": loses too much, not offered")
+        )
 
 
 class _FromPixels(nn.Module):
@@ -209,6 +232,36 @@ def latency(runtime: Runtime, pixels: np.ndarray, repeats: int = 15) -> float:
         runtime(one)
         times.append(time.perf_counter() - started)
     return float(np.median(times[3:]))
+
+
+def try_precision(
+    file: Path,
+    precision: Precision,
+    pixels: np.ndarray,
+    labels: sp.csr_matrix,
+    vectors: np.ndarray,
+    fp32: Trial | None,
+    max_loss: float,
+) -> Trial:
+    """Measure a network: mAP over all tags, seconds of a picture, size.
+
+    Args:
+        file: the network.
+        precision: its number format.
+        pixels: (n, S, S, 3) uint8 test photos.
+        labels: (n, T) of them.
+        vectors: (T, d) of the tags.
+        fp32: what it is compared with; None for fp32 itself.
+        max_loss: int8 that loses more mAP points is not offered.
+    """
+    runtime = Runtime(file)
+    principal = np.concatenate([runtime(part) for part in np.array_split(pixels, -(-len(pixels) // 16))])
+    figure = 100 * float(np.nanmean(average_precision(score_matrix(principal, vectors), labels)))
+    seconds = latency(runtime, pixels)
+    loss = fp32.map - figure if fp32 else 0.0
+    speed = fp32.seconds / seconds if fp32 else 1.0
+    offered = precision != "int8" or loss <= max_loss
+    return Trial(precision, figure, loss, seconds, speed, file.stat().st_size / 1e6, offered)
 
 
 def check_agreement(agreement: Agreement, tolerance: float = 1e-2) -> None:
