@@ -151,9 +151,3 @@ def _dvc(*arguments: str, folder: Path = Path()) -> str:
     if done.returncode:
         raise ZerotagError(f"dvc {' '.join(arguments)} failed:\n{done.stderr.strip()}")
     return done.stdout
-
-
-def git_revision() -> str:
-    """The checkout's revision, with -dirty where there are changes; empty outside of Git."""
-    done = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True)
-    return done.stdout.strip()

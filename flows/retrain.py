@@ -1,7 +1,7 @@
 """Look for a reason to retrain; train challengers; promote only one that is better than the champion."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +11,22 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed, State
 
 from flows.alerts import alert
-from flows.pipeline import LOCK, add, changes, git_revision, repro, stamped
-from flows.settings import FlowSettings, read_flow_settings
+from flows.pipeline import LOCK, add, changes, repro, stamped
 from flows.train import train_models
 from zerotag.champion import Champion, crown, keep, read_champion
 from zerotag.choice import best_model
 from zerotag.comparison import Comparison, compare
 from zerotag.dataset import Dataset
-from zerotag.drift import Profile, drift_reasons, profile, request_profile
+from zerotag.drift import profile
 from zerotag.files import hold
 from zerotag.model import load_model
-from zerotag.settings import read_params
+from zerotag.package import git_revision
+from zerotag.reasons import RetrainSettings, age_or_drift
+from zerotag.settings import from_params, read_params
 
 
 @task(task_run_name="reasons", tags=["zerotag"])
-def find_reasons(champion: Champion | None, settings: FlowSettings) -> tuple[list[str], bool]:
+def find_reasons(champion: Champion | None, settings: RetrainSettings) -> tuple[list[str], bool]:
     """Reasons to retrain, and whether models have to be trained again though DVC finds nothing changed."""
     params = read_params()
     targets = [f"evaluate@{backbone}-{method}" for backbone in params["backbones"] for method in params["methods"]]
@@ -36,18 +37,11 @@ def find_reasons(champion: Champion | None, settings: FlowSettings) -> tuple[lis
         return changed, False
     dates = [json.loads(file.read_text())["date"] for file in Path("models").glob("*/*/model.json")]
     trained = max(map(datetime.fromisoformat, dates))
-    age = datetime.now(UTC) - trained
-    if age > timedelta(days=settings.max_age_days):
-        return [f"age: the last training was {age.days} days ago"], True
-    if age < timedelta(days=settings.drift_rest_days):
-        return [], False
-    then, now = Profile.read(champion.folder() / "profile.json"), profile(Dataset.read(Path("prepared")))
-    asked = request_profile(Path(settings.requests), trained.date())
-    return drift_reasons(then, now, asked, settings.max_tag_drift, settings.max_photo_drift), True
+    return age_or_drift(trained, champion.folder(), Dataset.read(Path("prepared")), settings), True
 
 
 @task(task_run_name="champion against {backbone} {method}", tags=["zerotag"])
-def judge(champion: Champion, backbone: str, method: str, settings: FlowSettings) -> Comparison:
+def judge(champion: Champion, backbone: str, method: str, settings: RetrainSettings) -> Comparison:
     """Compare on the same test photos."""
     params = read_params()
     return compare(
@@ -85,7 +79,8 @@ def retrain(force: bool = False) -> State:
 
 
 def _retrain(force: bool) -> State:
-    settings, champion = read_flow_settings(), read_champion()
+    settings = from_params(RetrainSettings, read_params().get("retrain"), "retrain")
+    champion = read_champion()
     reasons, again = find_reasons(champion, settings)
     if force:
         reasons, again = ["forced", *reasons], True

@@ -16,7 +16,7 @@ from zerotag.calibration import Calibration
 from zerotag.errors import ZerotagError, plain_exit
 from zerotag.files import write_aside
 from zerotag.model import load_model
-from zerotag.package import PackageSettings, write_package
+from zerotag.package import PackageSettings, git_revision, write_package
 from zerotag.settings import from_params, read_params
 from zerotag.words import load_lexicon
 
@@ -78,12 +78,6 @@ def main() -> None:
         draft.mkdir()
         build_bento(draft, info["version"], licences)
     print(f"served/ and bentos/ hold zerotag:{info['version']}: {backbone}, {method}")
-
-
-def git_revision() -> str:
-    """The checkout's commit, with a mark when files differ from it."""
-    answer = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
-    return answer.stdout.strip() or "none"
 
 
 def build_bento(home: Path, model_version: str, licences: dict[str, str]) -> None:

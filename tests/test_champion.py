@@ -1,7 +1,7 @@
 """The champion's record, the comparison that defends it, and drift."""
 
 import json
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from zerotag.drift import ENOUGH, Profile, drift_reasons, photo_drift, profile, 
 from zerotag.errors import ZerotagError
 from zerotag.methods import Head
 from zerotag.model import Model, Network
+from zerotag.reasons import RetrainSettings, age_or_drift
 from zerotag.vocabulary import Vocabulary
 
 EMPTY = Profile({}, [], [])
@@ -129,6 +130,16 @@ def test_compare_over_common_tags(tmp_path: Path) -> None:
 
     then = profile(dataset, photos=5)
     assert then.tags == dict.fromkeys(tags, 0.25) and len(then.brightness) == len(then.contrast) == 5
+
+    settings, now = RetrainSettings(requests=str(tmp_path / "none")), datetime.now(UTC)
+    young, old, fresh = (now - timedelta(days=days) for days in (10, 40, 1))
+    then.write(tmp_path / "profile.json")
+    assert age_or_drift(young, tmp_path, dataset, settings) == []
+    assert age_or_drift(old, tmp_path, dataset, settings) == ["age: the last training was 40 days ago"]
+    Profile({"cat": 1.0}, [], []).write(tmp_path / "profile.json")
+    (drift,) = age_or_drift(young, tmp_path, dataset, settings)
+    assert drift.startswith("drift: tag frequencies by 0.75")
+    assert age_or_drift(fresh, tmp_path, dataset, settings) == []  # a training has just not ended it
 
 
 shares = st.dictionaries(st.sampled_from(["a", "b", "c", "d"]), st.floats(0.01, 1), min_size=1)

@@ -101,7 +101,8 @@ def small(params: dict[str, Any]) -> None:
     params["package"]["words"] = 1000
     params["export"].update(compare=[], check_photos=2, judge_photos=8)
     params["evaluate"]["examples"] = params["report"]["examples"] = 2
-    params["flows"].update(retries=2, retry_seconds=0.1, bootstrap=50)
+    params["flows"].update(retries=2, retry_seconds=0.1)
+    params["retrain"].update(bootstrap=50)
 
 
 @pytest.fixture(scope="module")
@@ -286,6 +287,7 @@ def test_retrain_the_first_champion_then_no_reason(prefect: Prefect) -> None:
 def test_retrain_promotes_a_better_challenger_and_rolls_back(prefect: Prefect) -> None:
     before = prefect.champion()
     prefect.change(lambda params: params["train"]["frozen"].update(epochs=8, learning_rate=1e-3))
+    prefect.change(lambda params: params.update(backbones=["tf_efficientnet_lite0"]))
     run, output = prefect.run("retrain")
     assert run["state_name"] == "Promoted", output
     after = prefect.champion()
@@ -322,11 +324,12 @@ def test_evaluate_the_champion_and_other_models(prefect: Prefect) -> None:
     assert record["model"] == "champion" and record["metrics"]["gzsl"]["map"] > 0
     assert "evaluation" in prefect.artifacts(run)
     run, output = prefect.run(
-        "evaluate", "evaluate_model('models/test_efficientnet/sdl', changes=['split.kind=random', 'split.unseen=5'])"
+        "evaluate",
+        "evaluate_model('models/tf_efficientnet_lite0/sdl', changes=['split.kind=random', 'split.unseen=5'])",
     )
     assert run["state_type"] == "COMPLETED", output
     record = json.loads(sorted((prefect.project / "work" / "evaluations").glob("*.json"))[-1].read_text())
-    assert record["model"] == "models/test_efficientnet/sdl" and record["source"] == "scenes"
+    assert record["model"] == "models/tf_efficientnet_lite0/sdl" and record["source"] == "scenes"
     run, output = prefect.run("evaluate", "evaluate_model('models/nothing/sdl')")
     assert run["state_type"] == "FAILED" and "no trained model here" in run["state"]["message"]
 

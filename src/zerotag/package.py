@@ -13,6 +13,7 @@
 
 import json
 import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,3 +97,9 @@ def read_lexicon(folder: Path) -> Lexicon:
     """Read a package's lexicon; the vectors stay on disk until a word is asked for."""
     words = (folder / "lexicon.txt").read_text(encoding="utf-8").split("\n")[:-1]
     return Lexicon({word: row for row, word in enumerate(words)}, np.load(folder / "lexicon.npy", mmap_mode="r"))
+
+
+def git_revision() -> str:
+    """The current folder's commit, with -dirty where files differ from it; none outside of Git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "none"
