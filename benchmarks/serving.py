@@ -135,7 +135,7 @@ def service(model: Path, pictures: list[bytes], seconds: float) -> None:
             print(f"memory of all processes: {before:.0f} MB before, {memory(port):.0f} MB after")
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(60)
 
 
 def answers(url: str) -> bool:

@@ -2,13 +2,16 @@
 
 import asyncio
 import hmac
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TypeVar
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+T = TypeVar("T")
 
 # What anyone may see when an API key is set: the page asks for the key, the figures of the model are no secret.
 _OPEN = ("/", "/page", "/openapi.json")
@@ -17,6 +20,28 @@ _OPEN = ("/", "/page", "/openapi.json")
 def busy() -> HTTPException:
     """The service has as much to do as it can."""
     return HTTPException(503, "The service is busy. Try again in a second.", {"Retry-After": "1"})
+
+
+async def ask_again(ask: Callable[[], Awaitable[T]], seconds: float, *lost: type[Exception], attempts: int = 3) -> T:
+    """Ask another process that keeps no state; asking again does no harm when the answer is lost.
+
+    Two ways of losing one were seen under load: an idle connection that the other side closes in the moment of its
+    use, and one answer in six thousand that never comes.
+
+    Args:
+        ask: asks once.
+        seconds: an answer that takes longer is lost.
+        lost: errors that mean the same.
+        attempts: how often it is asked.
+
+    Raises:
+        HTTPException: 503, no attempt was answered.
+    """
+    for _ in range(attempts):
+        with suppress(TimeoutError, *lost):
+            async with asyncio.timeout(seconds):
+                return await ask()
+    raise busy()
 
 
 class Slots:

@@ -6,11 +6,13 @@ import bentoml.exceptions
 import numpy as np
 
 from service.app import create_app
-from service.limits import busy
+from service.limits import ask_again, busy
 from service.settings import read_settings
 from zerotag.runtime import Runtime
 
 SETTINGS = read_settings()
+# The queue is bounded, so that an answer which takes this long is lost.
+_LOST_SECONDS = 10.0
 
 
 @bentoml.service(workers=1, traffic={"timeout": 120}, logging={"access": {"enabled": False}})
@@ -42,17 +44,11 @@ class Zerotag:
 
 async def _embed(pixels: np.ndarray) -> np.ndarray:
     network = bentoml.get_current_service().network
-    for _ in range(3):
-        try:
-            return await network.to_async.embed(pixels)
-        except aiohttp.ClientConnectionError:
-            # An idle connection that the other side closes in the moment of its use. The network keeps no state:
-            # asking again does no harm.
-            continue
-        except bentoml.exceptions.BentoMLException as error:
-            # More photos are waiting than the network can take in time.
-            raise busy() from error
-    raise busy()
+    try:
+        return await ask_again(lambda: network.to_async.embed(pixels), _LOST_SECONDS, aiohttp.ClientConnectionError)
+    except bentoml.exceptions.BentoMLException as error:
+        # More photos are waiting than the network can take in time.
+        raise busy() from error
 
 
 Zerotag.mount_asgi_app(create_app(SETTINGS, _embed))  # type: ignore[attr-defined]

@@ -1,5 +1,6 @@
 """The service over real HTTP: what it answers, and what it refuses."""
 
+import asyncio
 import concurrent.futures
 import contextlib
 import io
@@ -16,6 +17,8 @@ from pathlib import Path
 import httpx
 import pytest
 from conftest import TAGS, Server, encoded, picture, serving
+from service.limits import ask_again
+from starlette.exceptions import HTTPException
 
 from zerotag.tagger import Tagger
 
@@ -372,3 +375,23 @@ def test_fuzz(server: Server) -> None:
             assert answer.status_code < 500, (answer.status_code, answer.text, case.as_curl_command())
 
         run()
+
+
+def test_a_lost_answer_is_asked_for_again() -> None:
+    asked = []
+
+    async def ask() -> str:
+        asked.append(len(asked))
+        if len(asked) == 1:
+            await asyncio.sleep(3600)
+        if len(asked) == 2:
+            raise ConnectionResetError
+        return "answer"
+
+    async def never() -> None:
+        await asyncio.sleep(3600)
+
+    assert asyncio.run(ask_again(ask, 0.05, ConnectionResetError)) == "answer" and len(asked) == 3
+    with pytest.raises(HTTPException) as error:
+        asyncio.run(ask_again(never, 0.01))
+    assert error.value.status_code == 503 and error.value.headers == {"Retry-After": "1"}
