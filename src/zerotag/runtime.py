@@ -25,6 +25,8 @@ class Runtime:
     Args:
         file: ONNX, as `zerotag.export` writes it.
         threads: of one call; 0 for all cores.
+        spin: whether its threads keep their cores busy between calls, to answer the next one sooner. Not beside other
+            processes that have work for these cores.
 
     Attributes:
         size: S.
@@ -34,10 +36,11 @@ class Runtime:
         ZerotagError: no such model, or not one of zerotag's.
     """
 
-    def __init__(self, file: Path, threads: int = 0):
+    def __init__(self, file: Path, threads: int = 0, spin: bool = True):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
         providers = onnxruntime.get_available_providers()
         wanted = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in providers]
         try:
