@@ -1,4 +1,4 @@
-"""Search over many random embedding matrices: python benchmarks/search.py [--photos 100000] [--qdrant].
+"""Search over many random embedding matrices: python -m benchmarks.search [--photos 100000] [--qdrant].
 
 LanceDB's exact scan (what `zerotag.index` uses) is compared with brute force in numpy, photo by photo, and with
 LanceDB's approximate index. Ratios are against brute force with the matrices in memory. --qdrant measures Qdrant's

@@ -6,6 +6,7 @@ import bentoml.exceptions
 import numpy as np
 
 from service.app import create_app
+from service.gather import Gather
 from service.limits import ask_again, busy
 from service.settings import read_settings
 from zerotag.runtime import Runtime
@@ -51,4 +52,4 @@ async def _embed(pixels: np.ndarray) -> np.ndarray:
         raise busy() from error
 
 
-Zerotag.mount_asgi_app(create_app(SETTINGS, _embed))  # type: ignore[attr-defined]
+Zerotag.mount_asgi_app(create_app(SETTINGS, Gather(_embed, SETTINGS.batch)))  # type: ignore[attr-defined]

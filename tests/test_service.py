@@ -15,8 +15,10 @@ import zlib
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from conftest import TAGS, Server, encoded, picture, serving
+from service.gather import Gather
 from service.limits import ask_again
 from starlette.exceptions import HTTPException
 
@@ -395,3 +397,29 @@ def test_a_lost_answer_is_asked_for_again() -> None:
     with pytest.raises(HTTPException) as error:
         asyncio.run(ask_again(never, 0.01))
     assert error.value.status_code == 503 and error.value.headers == {"Retry-After": "1"}
+
+
+def test_photos_that_wait_go_to_the_network_together() -> None:
+    calls: list[int] = []
+
+    async def embed(pixels: np.ndarray) -> np.ndarray:
+        calls.append(len(pixels))
+        await asyncio.sleep(0.01)
+        if (pixels == 13).any():
+            raise ValueError("unlucky")
+        return pixels * 2
+
+    async def many(numbers: list[int]) -> list[np.ndarray | BaseException]:
+        gather = Gather(embed, 4)
+        asked = [asyncio.ensure_future(gather(np.array([number, number + 1]))) for number in numbers]
+        await asyncio.sleep(0.005)
+        asked[3].cancel()  # its client has gone
+        return await asyncio.gather(*asked, gather(np.arange(100, 106)), return_exceptions=True)
+
+    answers = asyncio.run(many([0, 10, 20, 30, 40]))
+    assert calls == [4, 4, 2, 6]
+    assert [list(answer) for answer in (answers[0], answers[1], answers[4])] == [[0, 2], [20, 22], [80, 82]]
+    assert isinstance(answers[3], asyncio.CancelledError) and list(answers[5]) == list(range(200, 212, 2))
+    answers = asyncio.run(many([0, 12, 20, 30, 40]))
+    assert isinstance(answers[0], ValueError) and isinstance(answers[1], ValueError)  # in one call
+    assert list(answers[2]) == [40, 42] and list(answers[4]) == [80, 82]
