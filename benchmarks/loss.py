@@ -1,4 +1,4 @@
-"""zerotag's loss against a loop over photos, forward and backward: python benchmarks/loss.py [--repeats 30].
+"""zerotag's loss against a loop over photos, forward and backward: python -m benchmarks.loss [--repeats 30].
 
 The batch is that of the paper: 64 photos of 5 tags, 925 tags, 7 principal vectors, 300 dimensions. The loop is
 written from the formulas, with no loop over tags, and takes the scores of the whole batch from one matrix product,

@@ -1,4 +1,4 @@
-"""mAP and F1@K at NUS-WIDE's size, against scikit-learn: python benchmarks/metrics.py [--sample 20].
+"""mAP and F1@K at NUS-WIDE's size, against scikit-learn: python -m benchmarks.metrics [--sample 20].
 
 107,859 photos x 1,006 tags: random float32 scores, and labels as sparse as NUS-WIDE's (2.4 of the 81 concepts
 and 7 of the 925 other tags a photo, some tags far more frequent than others). scikit-learn goes tag by tag; it is
