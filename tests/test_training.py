@@ -212,6 +212,13 @@ def test_runs_of_few_steps_have_a_schedule_too(tmp_path: Path, epochs: int, warm
     assert curve["learning_rate"].between(0, 0.0201).all()
 
 
+def test_a_constant_rate_stays_and_an_unknown_schedule_is_named(tmp_path: Path) -> None:
+    _, curve = fit(tmp_path, replace(QUICK, epochs=3, schedule="constant"))
+    assert curve["learning_rate"].to_numpy() == pytest.approx(QUICK.learning_rate)
+    with pytest.raises(ZerotagError, match="schedule 'cosine' is unknown; use one-cycle or constant"):
+        fit(tmp_path, replace(QUICK, schedule="cosine"), key="other")
+
+
 def test_weight_decay_spares_biases_and_normalisation() -> None:
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Linear(4, 2))
     network[0].weight.requires_grad_(True)
