@@ -127,7 +127,7 @@ def workspace(folder: Path, params: dict[str, Any]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("src", "stages"):
         shutil.copytree(name, folder / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", "data.dvc", ".dvcignore"):
+    for name in ("dvc.yaml", "data.dvc", "downloads.lock", ".dvcignore"):
         shutil.copyfile(name, folder / name)
     for name, target in (("data.version", Path("data.dvc")), ("data", Path("data").resolve())):
         if not (folder / name).is_symlink():

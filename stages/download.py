@@ -1,4 +1,4 @@
-"""Bring the source's raw data: render the scenes, or list what the user put under data/."""
+"""Bring the source's raw data: render the scenes, download NUS-WIDE, or list what the user put under data/."""
 
 from pathlib import Path
 
@@ -9,4 +9,4 @@ from zerotag.settings import read_params
 with plain_exit():
     params = read_params()
     name = params["source"]
-    sources.fetch(name, params["sources"].get(name), Path("raw"))
+    sources.fetch(name, params["sources"].get(name), Path("raw"), Path("work/download"), Path("downloads.lock"))

@@ -16,7 +16,7 @@ from zerotag import prepare as module
 from zerotag.dataset import Dataset
 from zerotag.errors import ZerotagError
 from zerotag.prepare import PrepareSettings, prepare
-from zerotag.sources.base import Source
+from zerotag.sources.base import PhotoFile, Source
 
 SETTINGS = PrepareSettings(shorter_side=64, shard_photos=4, workers=1)
 
@@ -27,7 +27,9 @@ def source_of(files: list[Path], ids: list[str] | None = None) -> Source:
     labels[::2, 1] = 0
     train = np.arange(len(files)) % 3 > 0
     ids = ids or [file.name for file in files]
-    return Source(ids, files, ["sea", "sky"], sp.csr_matrix(labels), train, frozenset({"sky"}))
+    return Source(
+        ids, [PhotoFile(file) for file in files], ["sea", "sky"], sp.csr_matrix(labels), train, frozenset({"sky"})
+    )
 
 
 @pytest.fixture
@@ -53,7 +55,7 @@ def test_what_is_written(source: Source, tmp_path: Path) -> None:
     dataset = Dataset.read(tmp_path / "prepared")
     assert dataset.photos["id"].tolist() == source.ids
     assert dataset.photos["train"].tolist() == source.train.tolist()
-    assert dataset.photos["sha256"][3] == hashlib.sha256(source.files[3].read_bytes()).hexdigest()
+    assert dataset.photos["sha256"][3] == hashlib.sha256(source.files[3].read()).hexdigest()
     assert (dataset.photos[["width", "height"]] == (160, 120)).all(axis=None)
     assert sorted(dataset.photos["shard"].unique()) == ["00000.tar", "00001.tar", "00002.tar"]
     assert (dataset.labels != source.labels).nnz == 0
@@ -164,11 +166,11 @@ def test_an_interrupted_run_goes_on_with_the_missing_shards(
 
 def test_changed_photos_or_settings_start_anew(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupt(source, tmp_path / "work", monkeypatch)
-    source.files[0].write_bytes(encoded(99))
+    source.files[0].path.write_bytes(encoded(99))
     decoded = count_decoded(monkeypatch)
     prepare(source, SETTINGS, tmp_path / "prepared", tmp_path / "work")
     assert decoded == source.ids
-    interrupt(source_of(source.files), tmp_path / "other" / "work", monkeypatch)
+    interrupt(source_of([file.path for file in source.files]), tmp_path / "other" / "work", monkeypatch)
     decoded.clear()
     prepare(source, replace(SETTINGS, quality=50), tmp_path / "other" / "prepared", tmp_path / "other" / "work")
     assert decoded == source.ids
@@ -235,7 +237,7 @@ def test_one_pixel_is_stored_for_validation_to_judge(tmp_path: Path) -> None:
 def test_no_photo_and_a_photo_twice(source: Source, tmp_path: Path) -> None:
     with pytest.raises(ZerotagError, match="no photo"):
         prepare(source_of([]), SETTINGS, tmp_path / "prepared", tmp_path / "work")
-    twice = source_of(source.files, [*source.ids[:-1], "04.jpg"])
+    twice = source_of([file.path for file in source.files], [*source.ids[:-1], "04.jpg"])
     with pytest.raises(ZerotagError, match=r"04\.jpg is listed twice"):
         prepare(twice, SETTINGS, tmp_path / "prepared", tmp_path / "work")
 
@@ -253,7 +255,7 @@ def test_the_digest_follows_the_content(source: Source, tmp_path: Path) -> None:
     prepare(source, SETTINGS, tmp_path / "one", tmp_path / "work")
     prepare(source, SETTINGS, tmp_path / "two", tmp_path / "work")
     prepare(replace(source, train=~source.train), SETTINGS, tmp_path / "three", tmp_path / "work")
-    source.files[0].write_bytes(encoded(99))
+    source.files[0].path.write_bytes(encoded(99))
     prepare(source, SETTINGS, tmp_path / "four", tmp_path / "work")
     one, two, three, four = (Dataset.read(tmp_path / name).digest for name in ("one", "two", "three", "four"))
     assert one == two and len({one, three, four}) == 3

@@ -68,7 +68,7 @@ def read_csv(folder: Path, **changes: Any) -> Source:
 def test_csv(photo_folder: Path) -> None:
     source = read_csv(photo_folder, test=3)
     assert source.ids == [f"{number:02d}.jpg" for number in range(12)]
-    assert source.files[4] == photo_folder / "images" / "04.jpg"
+    assert source.files[4].path == photo_folder / "images" / "04.jpg"
     assert source.tags == sorted(source.tags) and len(source.tags) == 10
     assert tags_of(source)["04.jpg"] == {"mountain", "tree"}
     assert source.labels.dtype == np.uint8 and source.train.sum() == 9
@@ -199,14 +199,14 @@ def test_corel5k(corel: Path) -> None:
     assert source.labels.shape == (4500, 371)  # of 374 words, 3 tag no photo
     assert source.train.sum() == 4000
     assert 3.4 < source.labels.sum() / 4500 < 3.6
-    assert all(file.is_file() for file in source.files)
+    assert all(file.path.is_file() for file in source.files)
 
 
 def test_fetch_lists_the_photos_and_their_sizes(photo_folder: Path, tmp_path: Path) -> None:
     (photo_folder / "images" / "03.jpg").unlink()
     raw = tmp_path / "raw"
     for _ in range(2):  # a second time replaces the first
-        sources.fetch("csv", csv_params(photo_folder), raw)
+        sources.fetch("csv", csv_params(photo_folder), raw, tmp_path / "work", tmp_path / "downloads.lock")
     with (raw / "inventory.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     sizes = {Path(row["file"]).name: row["bytes"] for row in rows}
@@ -216,7 +216,12 @@ def test_fetch_lists_the_photos_and_their_sizes(photo_folder: Path, tmp_path: Pa
 
 
 def test_fetch_that_fails_writes_nothing(tmp_path: Path) -> None:
-    fails(lambda: sources.fetch("csv", csv_params(tmp_path), tmp_path / "raw"), "tags.csv")
+    fails(
+        lambda: sources.fetch(
+            "csv", csv_params(tmp_path), tmp_path / "raw", tmp_path / "work", tmp_path / "downloads.lock"
+        ),
+        "tags.csv",
+    )
     assert not (tmp_path / "raw").exists()
 
 
@@ -258,7 +263,7 @@ def test_coco(coco: dict[str, Any], tmp_path: Path) -> None:
     source = sources.read("coco", coco, tmp_path)
     assert tags_of(source) == {"1.jpg": {"dog"}, "2.jpg": {"dog", "cat"}, "4.jpg": {"fire hydrant"}}
     assert source.train.tolist() == [True, True, False]
-    assert source.files[2] == tmp_path / "test" / "4.jpg"
+    assert source.files[2].path == tmp_path / "test" / "4.jpg"
     assert source.labels.max() == 1
 
 
@@ -329,7 +334,7 @@ def write_nus_wide(
 
 
 def nus_wide(folder: Path) -> Source:
-    return sources.read("nus-wide", {"folder": str(folder), "photos": str(folder / "images")}, folder)
+    return sources.read("nus-wide", {"folder": str(folder), "photos": str(folder / "images"), "counts": {}}, folder)
 
 
 USER_TAGS = ["abandoned", "sky", "beach", "dog", "zoo"]
@@ -365,7 +370,7 @@ def test_nus_wide_round_trip(tmp_path: Path, train: int, test: int, seed: int) -
     assert np.array_equal(source.labels.toarray(), expected)
     assert source.train.tolist() == [True] * train + [False] * test
     assert source.ids[0] == "actor/0000_2000000.jpg"
-    assert source.files[0] == tmp_path / "images" / "actor" / "0000_2000000.jpg"
+    assert source.files[0].path == tmp_path / "images" / "actor" / "0000_2000000.jpg"
 
 
 FILES = [
@@ -421,6 +426,26 @@ def test_nus_wide_with_a_short_and_a_long_line(layout: Path) -> None:
     lines[4].append(lines[1].pop())  # the number of values is right, the rows between would be shifted
     file.write_bytes(b"".join(b"\t".join(line) + b"\n" for line in lines))
     fails(lambda: nus_wide(layout), f"{file}, line 2: expected 5 values of 0 or 1, found 4")
+
+
+def test_a_wrong_label_is_taken_from_the_whole_list(layout: Path) -> None:
+    """The published Labels_lake_Train.txt has -1130179 on one line."""
+    expected = nus_wide(layout)
+    truth = layout / "Groundtruth"
+    (truth / "AllLabels").mkdir()
+    lists = {part: (layout / "ImageList" / f"{part}Imagelist.txt").read_text().split() for part in ("Train", "Test")}
+    labels = {part: (truth / "TrainTestLabels" / f"Labels_sky_{part}.txt").read_text().split() for part in lists}
+    # The whole list has an order of its own.
+    rows = sorted(zip(sum(lists.values(), []), sum(labels.values(), []), strict=True), reverse=True)
+    (layout / "ImageList" / "Imagelist.txt").write_text("".join(f"{name}\r\n" for name, _ in rows))
+    (truth / "AllLabels" / "Labels_sky.txt").write_text("".join(f"{value}\n" for _, value in rows))
+    wrong = truth / "TrainTestLabels" / "Labels_sky_Train.txt"
+    wrong.write_text("\n".join([*labels["Train"][:3], "-1130179", *labels["Train"][4:]]) + "\n")
+    with pytest.warns(UserWarning, match=r"Labels_sky_Train\.txt, line 4: .*AllLabels"):
+        source = nus_wide(layout)
+    assert (source.labels != expected.labels).nnz == 0
+    (truth / "AllLabels" / "Labels_sky.txt").unlink()
+    fails(lambda: nus_wide(layout), "Labels_sky_Train.txt, line 4")
 
 
 def test_nus_wide_with_a_binary_list(layout: Path) -> None:

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from zerotag.errors import ZerotagError
 from zerotag.files import write_aside
 from zerotag.photos import PhotoError, open_photo
-from zerotag.sources.base import Source
+from zerotag.sources.base import PhotoFile, Source
 
 # The longest side that libjpeg writes.
 _JPEG_SIDE = 65_500
@@ -97,9 +97,10 @@ def _forget_other_work(work: Path, source: Source, settings: PrepareSettings) ->
     state = hashlib.sha256()
     # Workers do not change the bytes, so another number of them may go on with the work.
     state.update(json.dumps({**asdict(settings), "workers": 0}).encode())
-    for name, path in zip(source.ids, source.files, strict=True):
-        stat = path.stat() if path.is_file() else None
-        state.update(f"{name}\t{stat and (stat.st_size, stat.st_mtime_ns)}\n".encode())
+    for name, file in zip(source.ids, source.files, strict=True):
+        stat = file.path.stat() if file.path.is_file() else None
+        part = (file.offset, file.size) if file.size is not None else ()
+        state.update(f"{name}\t{stat and (stat.st_size, stat.st_mtime_ns, *part)}\n".encode())
     mark = work / "made-from"
     if not mark.is_file() or mark.read_text() != state.hexdigest():
         for path in work.iterdir():
@@ -107,7 +108,9 @@ def _forget_other_work(work: Path, source: Source, settings: PrepareSettings) ->
         mark.write_text(state.hexdigest())
 
 
-def _make_shard(shard: str, ids: list[str], files: list[Path], work: Path, settings: PrepareSettings) -> pd.DataFrame:
+def _make_shard(
+    shard: str, ids: list[str], files: list[PhotoFile], work: Path, settings: PrepareSettings
+) -> pd.DataFrame:
     """Write one shard and its table, or take them from an interrupted run."""
     table_path = work / f"{shard}.parquet"
     if table_path.is_file():
@@ -117,24 +120,25 @@ def _make_shard(shard: str, ids: list[str], files: list[Path], work: Path, setti
     with write_aside(tar_path) as draft:
         # A fixed owner and time: the same photos give the same bytes.
         with webdataset.TarWriter(str(draft), user="zerotag", group="zerotag", mtime=0.0) as tar:
-            for number, (name, path) in enumerate(zip(ids, files, strict=True)):
+            for number, (name, file) in enumerate(zip(ids, files, strict=True)):
                 row = {
-                    "id": name, "file": path.as_posix(), "sha256": "", "width": 0, "height": 0, "problem": "",
+                    "id": name, "file": str(file), "sha256": "", "width": 0, "height": 0, "problem": "",
                     "shard": "", "member": "",
                 }  # fmt: skip
                 try:
-                    data = path.read_bytes()
+                    data = file.read()
                 except FileNotFoundError:
-                    row["problem"] = f"{path}: no such photo. Fetch it, or take it out of the list."
+                    why = f" ({file.missing})" if file.missing else ""
+                    row["problem"] = f"{file}: no such photo{why}. Fetch it, or take it out of the list."
                 except OSError as error:
-                    row["problem"] = f"{path}: cannot be read ({error.strerror}). Mend it, or take it out of the list."
+                    row["problem"] = f"{file}: cannot be read ({error.strerror}). Mend it, or take it out of the list."
                 else:
                     row["sha256"] = hashlib.sha256(data).hexdigest()
                     try:
-                        picture = open_photo(data, str(path))
+                        picture = open_photo(data, str(file))
                         row["width"], row["height"] = picture.size
                         key = f"{number:06d}"
-                        tar.write({"__key__": key, "jpg": _encode(data, picture, str(path), settings)})
+                        tar.write({"__key__": key, "jpg": _encode(data, picture, str(file), settings)})
                         row["shard"], row["member"] = tar_path.name, f"{key}.jpg"
                     except PhotoError as error:
                         row["problem"] = str(error)

@@ -1,7 +1,7 @@
 """Settings are dataclasses; params.yaml fills them, and a wrong key or type is named."""
 
 from copy import deepcopy
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -68,6 +68,9 @@ def from_params(settings: type[T], params: dict[str, Any] | None, section: str) 
     hints = get_type_hints(settings)
     values = {}
     for key, value in given.items():
+        if is_dataclass(hints[key]):
+            values[key] = from_params(hints[key], value, f"{section}.{key}")
+            continue
         try:
             values[key] = TypeAdapter(hints[key]).validate_python(value)
         except ValidationError as error:

@@ -4,7 +4,6 @@ A source has settings (its section of params.yaml), `fetch`, which brings what i
 raw folder, and `read`, which lists photos and tags.
 """
 
-import csv
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,19 +12,19 @@ from typing import Any
 from zerotag.errors import ZerotagError
 from zerotag.files import write_aside
 from zerotag.settings import from_params
-from zerotag.sources import coco, csv_table, nus_wide, scenes
-from zerotag.sources.base import Source
+from zerotag.sources import coco, csv_table, nus_wide, nus_wide_download, scenes
+from zerotag.sources.base import Source, write_inventory
 
 __all__ = ["SOURCES", "Source", "fetch", "read"]
 
 
 @dataclass(frozen=True)
 class SourceKind:
-    """How a source is configured, fetched into the raw folder, and read with its raw folder."""
+    """How a source is configured, fetched (into raw folder, with work folder and lock file), read (raw folder)."""
 
     settings: type
     read: Callable[[Any, Path], Source]
-    fetch: Callable[[Any, Path], None] | None = None
+    fetch: Callable[[Any, Path, Path, Path], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -41,19 +40,20 @@ class ScenesSettings:
     seed: int = 0
 
 
-def _fetch_scenes(settings: ScenesSettings, raw: Path) -> None:
+def _fetch_scenes(settings: ScenesSettings, raw: Path, work: Path, lock: Path) -> None:
     scenes.render(raw, settings.photos, settings.size, settings.seed)
 
 
 def _read_scenes(settings: ScenesSettings, raw: Path) -> Source:
-    return nus_wide.read(nus_wide.NusWideSettings(str(raw), str(raw / "images")), "source: scenes")
+    layout = nus_wide.NusWideSettings(str(raw), str(raw / "images"), counts={})
+    return nus_wide.read(layout, raw, "source: scenes")
 
 
 SOURCES: dict[str, SourceKind] = {
     "scenes": SourceKind(ScenesSettings, _read_scenes, _fetch_scenes),
     "csv": SourceKind(csv_table.CsvSettings, lambda settings, raw: csv_table.read(settings)),
     "coco": SourceKind(coco.CocoSettings, lambda settings, raw: coco.read(settings)),
-    "nus-wide": SourceKind(nus_wide.NusWideSettings, lambda settings, raw: nus_wide.read(settings)),
+    "nus-wide": SourceKind(nus_wide.NusWideSettings, nus_wide.read, nus_wide_download.fetch),
 }
 
 
@@ -64,30 +64,25 @@ def _kind(name: str, params: dict[str, Any]) -> tuple[SourceKind, Any]:
     return kind, from_params(kind.settings, params, f"sources.{name}")
 
 
-def fetch(name: str, params: dict[str, Any], raw: Path) -> None:
+def fetch(name: str, params: dict[str, Any], raw: Path, work: Path, lock: Path) -> None:
     """Bring what a source lacks into the folder `raw`, and list there what the source consists of.
 
     Args:
         name: one of `SOURCES`.
         params: its parameters.
         raw: the folder to make.
+        work: keeps what was downloaded, from an interrupted run on.
+        lock: remembers what was downloaded, so that it is checked when it is downloaded again.
 
     Raises:
         ZerotagError: an unknown source or parameter, or files that are not there.
     """
     kind, settings = _kind(name, params)
     if kind.fetch:
-        kind.fetch(settings, raw)
+        kind.fetch(settings, raw, work, lock)
         return
-    # Nothing to bring: the inventory makes the photos' state a versioned output all the same.
-    source = kind.read(settings, raw)
     with write_aside(raw) as draft:
-        draft.mkdir()
-        with (draft / "inventory.csv").open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file, lineterminator="\n")
-            table.writerow(["file", "bytes"])
-            for path in source.files:
-                table.writerow([path.as_posix(), path.stat().st_size if path.is_file() else "missing"])
+        write_inventory(kind.read(settings, raw), draft)
 
 
 def read(name: str, params: dict[str, Any], raw: Path) -> Source:

@@ -1,5 +1,6 @@
 """What every source delivers: photographs, their tags, a vocabulary and a train/test division."""
 
+import csv
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +12,43 @@ from zerotag.errors import ZerotagError
 
 
 @dataclass(frozen=True)
+class PhotoFile:
+    """Where a photo's bytes lie: a file of its own, or a part of one that holds many.
+
+    Attributes:
+        path: the file.
+        offset, size: the part, in bytes; the whole file where the size is None.
+        name: what the photo is called in messages, where that is not the file.
+        missing: why there is no photo, where a source knows.
+    """
+
+    path: Path
+    offset: int = 0
+    size: int | None = None
+    name: str = ""
+    missing: str = ""
+
+    def __str__(self) -> str:
+        return self.name or self.path.as_posix()
+
+    def read(self) -> bytes:
+        """The encoded photo.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(-1 if self.size is None else self.size)
+
+
+@dataclass(frozen=True)
 class Source:
     """N photographs with T tags, as read from a source; nothing is decoded yet.
 
     Attributes:
         ids: N names of the photographs, as the source calls them.
-        files: N paths; a file may be missing (a dead link), which validation judges.
+        files: N places; a photo may be missing (a dead link), which validation judges.
         tags: T tag names.
         labels: (N, T) CSR matrix of 0/1 (uint8).
         train: (N,) bool, True for training photos and False for test photos.
@@ -24,7 +56,7 @@ class Source:
     """
 
     ids: list[str]
-    files: list[Path]
+    files: list[PhotoFile]
     tags: list[str]
     labels: sp.csr_matrix
     train: np.ndarray
@@ -46,6 +78,16 @@ def _hint(path: Path) -> str:
     if path.parts[:1] == ("data",):
         return " Put your data there and `dvc add data`, or fetch a versioned one with `dvc pull data`."
     return ""
+
+
+def write_inventory(source: Source, folder: Path) -> None:
+    """List the photos' files and sizes: their state becomes a versioned output, although they stay where they are."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "inventory.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["file", "bytes"])
+        for photo in source.files:
+            table.writerow([photo.path.as_posix(), photo.path.stat().st_size if photo.path.is_file() else "missing"])
 
 
 def hash_division(ids: list[str], test: float | int, parameter: str) -> np.ndarray:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from zerotag.errors import ZerotagError
-from zerotag.sources.base import Source, hash_division, label_matrix, need
+from zerotag.sources.base import PhotoFile, Source, hash_division, label_matrix, need
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def read(settings: CocoSettings) -> Source:
         photos = need(Path(folder), "folder", f"sources.coco.{part}_photos")
         for name, tags in _instances(need(Path(annotations), "file", f"sources.coco.{part}")).items():
             ids.append(name)
-            files.append(photos / name)
+            files.append(PhotoFile(photos / name))
             tags_of_photos.append(tags)
             train.append(part == "train")
     if len(set(ids)) < len(ids):

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from zerotag.errors import ZerotagError
-from zerotag.sources.base import Source, hash_division, label_matrix, need
+from zerotag.sources.base import PhotoFile, Source, hash_division, label_matrix, need
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def read(settings: CsvSettings) -> Source:
     else:
         train = hash_division(ids, settings.test, "sources.csv.test")
     labels = label_matrix([[tag for tag in tags if tag in kept] for tags in tags_of_photos], vocabulary)
-    return Source(ids, [photos / image for image in ids], vocabulary, labels, train)
+    return Source(ids, [PhotoFile(photos / image) for image in ids], vocabulary, labels, train)
 
 
 def _rows(table: Path, separator: str) -> Iterator[tuple[int, str, list[str], str]]:
