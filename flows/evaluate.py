@@ -74,7 +74,7 @@ def judge(model: Model, folder: Path) -> dict[str, Any]:
     # No decoding processes: Prefect runs threads in this one, which must not be forked.
     principal = principal_vectors(model, dataset, dataset.test, device, params["features"]["batch"], None, workers=0)
     labels = dataset.labels[dataset.test][:, dataset.columns(vocabulary.tags)].tocsr()
-    return evaluate(principal, labels, vocabulary, [], dataset.test, 0, params["seed"]).metrics
+    return evaluate(principal, labels, vocabulary, [], dataset.test, 0).metrics
 
 
 @flow(name="evaluate", flow_run_name=stamped("evaluate"), on_failure=[alert], on_crashed=[alert])

@@ -30,18 +30,21 @@ def main(backbone: str, method: str) -> None:
         dataset.photos["id"].iloc[dataset.test].tolist(),
         dataset.test,
         params["evaluate"]["examples"],
+        params["evaluate"]["resamples"],
         params["seed"],
     )
     with write_aside(Path(f"evaluation/{backbone}/{method}")) as draft:
         draft.mkdir()
         (draft / "metrics.json").write_text(json.dumps(judged.metrics, indent=2) + "\n", encoding="utf-8")
+        (draft / "intervals.json").write_text(json.dumps(judged.intervals, indent=1) + "\n", encoding="utf-8")
         judged.tags.to_csv(draft / "tags.csv", index=False)
         (draft / "examples.json").write_text(json.dumps(judged.examples, indent=1), encoding="utf-8")
     for task in ("zsl", "gzsl"):
         figures = judged.metrics[task]
+        low, high = judged.intervals[task].get("map", (figures["map"], figures["map"]))
         print(
             f"{backbone} {method} {task.upper()}: F1@3 {figures['f1@3']:.1f}  F1@5 {figures['f1@5']:.1f}  "
-            f"mAP {figures['map']:.1f} (random scores {figures['random_map']:.1f})"
+            f"mAP {figures['map']:.1f} [{low:.1f}, {high:.1f}] (random scores {figures['random_map']:.1f})"
         )
 
 

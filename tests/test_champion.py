@@ -96,7 +96,7 @@ def test_compare_over_common_tags(tmp_path: Path) -> None:
 
     from zerotag.backbones import build_backbone
     from zerotag.prepare import PrepareSettings, prepare
-    from zerotag.sources import Source
+    from zerotag.sources.base import PhotoFile, Source
 
     tags = ["sky", "sea", "dog", "cat"]
     files = []
@@ -105,7 +105,9 @@ def test_compare_over_common_tags(tmp_path: Path) -> None:
         files[-1].write_bytes(encoded(number))
     labels = np.zeros((24, 4), dtype=np.uint8)
     labels[np.arange(24), np.arange(24) % 4] = 1
-    source = Source([path.name for path in files], files, tags, csr_matrix(labels), np.arange(24) < 12)
+    source = Source(
+        [path.name for path in files], [PhotoFile(path) for path in files], tags, csr_matrix(labels), np.arange(24) < 12
+    )
     prepare(source, PrepareSettings(workers=1), tmp_path / "prepared", tmp_path / "work")
     dataset = Dataset.read(tmp_path / "prepared")
 

@@ -6,7 +6,9 @@ import scipy.sparse as sp
 from sklearn.metrics import average_precision_score
 
 from zerotag import evaluation
-from zerotag.evaluation import Evaluation, evaluate, paired_bootstrap, score_matrix
+from zerotag.bootstrap import draw_weights, paired_bootstrap, resampled_figures
+from zerotag.evaluation import Evaluation, evaluate, score_matrix
+from zerotag.metrics import average_precision, expected_average_precision, top_k_counts
 from zerotag.vocabulary import Vocabulary
 
 PHOTOS, TAGS, ROWS, DIMENSIONS = 40, 16, 3, 8
@@ -164,3 +166,59 @@ def test_paired_bootstrap() -> None:
     low, high = interval(better)
     assert 0.05 < low < 0.1 < high < 0.15
     assert interval(better) == (low, high)
+
+
+def test_resampled_figures_equal_slow_ones_on_repeated_photos() -> None:
+    random = np.random.default_rng(3)
+    photos, tags = 60, 9
+    scores = random.integers(0, 12, (photos, tags)).astype(np.float32)  # with many ties
+    labels = (random.random((photos, tags)) < 0.2).astype(np.uint8)
+    labels[:5] = 0
+    labels[:, 4] = 0
+    weights = draw_weights(photos, 6, seed=1)
+    assert weights.sum(axis=0).tolist() == [photos] * 6
+    found = resampled_figures(scores, sp.csr_matrix(labels), weights)
+    for repeat in range(6):
+        rows = np.repeat(np.arange(photos), weights[:, repeat].astype(int))
+        rows = rows[labels[rows].any(axis=1)]
+        present = [tag for tag in range(tags) if labels[rows][:, tag].any()]
+        precisions = [average_precision_score(labels[rows][:, tag], scores[rows][:, tag]) for tag in present]
+        assert found["map"][repeat] == pytest.approx(np.mean(precisions))
+        for k in (3, 5):
+            repeated = top_k_counts(scores[rows], sp.csr_matrix(labels[rows]), k)
+            assert found[f"f1@{k}"][repeat] == pytest.approx(repeated.f1)
+
+
+def test_intervals_hold_the_figures(case: tuple[np.ndarray, np.ndarray, Vocabulary], judged: Evaluation) -> None:
+    principal, labels, vocabulary = case
+    ids = [""] * PHOTOS
+    with_intervals = evaluate(principal, sp.csr_matrix(labels), vocabulary, ids, np.arange(PHOTOS), 1, resamples=200)
+    assert with_intervals.metrics == judged.metrics and judged.intervals["gzsl"] == {}
+    for task in ("zsl", "gzsl", "seen"):
+        assert set(with_intervals.intervals[task]) == {"f1@3", "f1@5", "map"}
+        # A resample repeats positives, which lifts average precision on so few photos; F1 has no such bias.
+        for name in ("f1@3", "f1@5"):
+            low, high = with_intervals.intervals[task][name]
+            assert low < judged.metrics[task][name] < high and high - low > 1
+
+
+def test_the_average_precision_of_random_scores() -> None:
+    random = np.random.default_rng(0)
+    positives, photos = np.array([0, 1, 4, 30, 50]), 50
+    labels = np.zeros((photos, positives.size), dtype=np.uint8)
+    for tag, count in enumerate(positives):
+        labels[:count, tag] = 1
+    drawn = [average_precision(random.random(labels.shape), sp.csr_matrix(labels)) for _ in range(3000)]
+    expected = expected_average_precision(positives, photos)
+    assert np.isnan(expected[0]) and expected[4] == pytest.approx(1)
+    np.testing.assert_allclose(np.mean(drawn, axis=0)[1:], expected[1:], atol=0.01)
+
+
+def test_average_precision_of_some_photos() -> None:
+    random = np.random.default_rng(0)
+    scores = random.random((200, 70))
+    labels = sp.csr_matrix((random.random((200, 70)) < 0.05) * (np.arange(200) % 3 > 0)[:, None])
+    photos = np.flatnonzero(np.arange(200) % 3)
+    np.testing.assert_allclose(
+        average_precision(scores, labels, photos), average_precision(scores[photos], labels[photos])
+    )

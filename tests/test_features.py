@@ -16,7 +16,7 @@ from zerotag.errors import ZerotagError
 from zerotag.features import compute_features, input_transform
 from zerotag.photos import open_photo
 from zerotag.prepare import PrepareSettings, prepare
-from zerotag.sources.base import Source
+from zerotag.sources.base import PhotoFile, Source
 
 
 @pytest.fixture
@@ -24,7 +24,13 @@ def dataset(photo_folder: Path, tmp_path: Path) -> Dataset:
     """Twelve photos; number 5 does not decode."""
     files = sorted((photo_folder / "images").iterdir())
     files[5].write_bytes(encoded()[:500])
-    source = Source([file.name for file in files], files, ["sea"], sp.csr_matrix(np.ones((12, 1))), np.arange(12) < 8)
+    source = Source(
+        [file.name for file in files],
+        [PhotoFile(path) for path in files],
+        ["sea"],
+        sp.csr_matrix(np.ones((12, 1))),
+        np.arange(12) < 8,
+    )
     prepare(source, PrepareSettings(workers=1), tmp_path / "prepared", tmp_path / "work" / "prepare")
     return Dataset.read(tmp_path / "prepared")
 

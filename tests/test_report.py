@@ -16,7 +16,7 @@ from zerotag.dataset import Dataset
 from zerotag.errors import ZerotagError
 from zerotag.prepare import PrepareSettings, prepare
 from zerotag.report import ReportSettings, Run, write_report
-from zerotag.sources import Source
+from zerotag.sources.base import PhotoFile, Source
 from zerotag.vocabulary import Vocabulary
 
 RELIABILITY = {"expected_calibration_error": 0.125, "reliability": [{"count": 4, "probability": 0.5, "share": 0.6}]}
@@ -40,7 +40,7 @@ def dataset(tmp_path: Path) -> Dataset:
     labels = np.ones((12, 4), dtype=np.uint8)
     labels[np.arange(12), np.arange(12) % 4] = 0
     train = np.arange(12) % 2 == 0
-    source = Source([path.name for path in files], files, TAGS, csr_matrix(labels), train)
+    source = Source([path.name for path in files], [PhotoFile(path) for path in files], TAGS, csr_matrix(labels), train)
     prepare(source, PrepareSettings(workers=1), tmp_path / "prepared", tmp_path / "work")
     return Dataset.read(tmp_path / "prepared")
 
@@ -73,6 +73,8 @@ def make_run(folder: Path, method: str, gzsl: float, source: str = "csv", backbo
         {"tag": "dog", "score": 2.0, "seen": False, "correct": True},
         {"tag": "<sky>", "score": 1.0, "seen": True, "correct": False},
     ]
+    intervals = {task: {"map": [31.25, 49.5]} for task in ("zsl", "gzsl")}
+    (evaluation / "intervals.json").write_text(json.dumps(intervals))
     (evaluation / "examples.json").write_text(json.dumps([{"row": 1, "id": "1.jpg", "tags": ["dog"], "top": top}]))
     return Run.read(evaluation, model)
 
@@ -83,7 +85,8 @@ def test_says_what_was_measured(tmp_path: Path, dataset: Dataset, vocabulary: Vo
     write_report(tmp_path / "report", runs, runs[0], CALIBRATION, dataset, vocabulary, settings)
     page = (tmp_path / "report/index.html").read_text()
     assert "My &lt;photos&gt;" in page
-    assert '<td class="best">43.2</td>' in page and "<td>33.2</td>" in page
+    assert '<td class="best">43.2' in page and "<td>33.2" in page
+    assert "<small>31.2–49.5</small>" in page
     assert page.count('<tr class="measured">') == 2 and page.count('<tr class="paper">') == 5
     assert "another data set, not to be compared" in page and "rendered, not photographs" not in page
     assert "<b>dog*</b>" in page and "&lt;sky&gt;" in page and "<b>&lt;sky" not in page

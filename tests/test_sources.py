@@ -436,7 +436,7 @@ def test_a_wrong_label_is_taken_from_the_whole_list(layout: Path) -> None:
     lists = {part: (layout / "ImageList" / f"{part}Imagelist.txt").read_text().split() for part in ("Train", "Test")}
     labels = {part: (truth / "TrainTestLabels" / f"Labels_sky_{part}.txt").read_text().split() for part in lists}
     # The whole list has an order of its own.
-    rows = sorted(zip(sum(lists.values(), []), sum(labels.values(), []), strict=True), reverse=True)
+    rows = sorted(zip(lists["Train"] + lists["Test"], labels["Train"] + labels["Test"], strict=True), reverse=True)
     (layout / "ImageList" / "Imagelist.txt").write_text("".join(f"{name}\r\n" for name, _ in rows))
     (truth / "AllLabels" / "Labels_sky.txt").write_text("".join(f"{value}\n" for _, value in rows))
     wrong = truth / "TrainTestLabels" / "Labels_sky_Train.txt"

@@ -29,7 +29,7 @@ from zerotag.features import photo_batches
 from zerotag.methods import METHODS, Head
 from zerotag.metrics import average_precision
 from zerotag.prepare import PrepareSettings, prepare
-from zerotag.sources.base import Source
+from zerotag.sources.base import PhotoFile, Source
 from zerotag.training import (
     Batches,
     Process,
@@ -328,7 +328,9 @@ def prepared_project(folder: Path, photos: int, side: int = 72) -> dict[str, Any
         files.append(folder / "raw" / f"{photo}.jpg")
         Image.fromarray(picture.astype(np.uint8)).save(files[-1], quality=95)
     train_photos = np.arange(photos) < photos * 3 // 4
-    source = Source([file.stem for file in files], files, tags, sp.csr_matrix(labels), train_photos)
+    source = Source(
+        [file.stem for file in files], [PhotoFile(path) for path in files], tags, sp.csr_matrix(labels), train_photos
+    )
     prepare(source, PrepareSettings(workers=1), folder / "prepared", folder / "work" / "prepare")
     vectors = random.standard_normal((len(tags), 10)).astype(np.float32)
     (folder / "words").mkdir()

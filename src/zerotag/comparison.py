@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from zerotag.bootstrap import paired_bootstrap
 from zerotag.dataset import Dataset
 from zerotag.errors import ZerotagError
-from zerotag.evaluation import paired_bootstrap, principal_vectors, score_matrix
+from zerotag.evaluation import principal_vectors, score_matrix
 from zerotag.metrics import average_precision
 from zerotag.model import Model
 

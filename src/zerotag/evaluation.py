@@ -1,7 +1,6 @@
 """Judge a model on test photos: ZSL, GZSL and seen-only, by the supplement's figures."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +10,10 @@ import scipy.sparse as sp
 import torch
 from tqdm import tqdm
 
+from zerotag.bootstrap import draw_weights, interval, resampled_figures
 from zerotag.dataset import Dataset
 from zerotag.features import Photos, default_workers, input_transform, photo_batches
-from zerotag.metrics import average_precision, precision_at, top_k_counts
+from zerotag.metrics import average_precision, expected_average_precision, precision_at, top_k_counts
 from zerotag.model import Model
 from zerotag.vocabulary import Vocabulary
 
@@ -24,12 +24,14 @@ _BLOCK = 1024
 class Evaluation:
     """Attributes:
     metrics: percentages by task (zsl, gzsl, seen) and name.
+    intervals: the 95% bootstrap interval over photos of F1@3, F1@5 and mAP, by task and name; empty without one.
     tags: a row a tag: tag, seen (0/1), positives, ap (percent, empty without a positive), the average
         precision over the GZSL photos.
     examples: photos with their true and their ten best tags.
     """
 
     metrics: dict[str, dict[str, float]]
+    intervals: dict[str, dict[str, tuple[float, float]]]
     tags: pd.DataFrame
     examples: list[dict[str, Any]]
 
@@ -90,9 +92,12 @@ def evaluate(
     ids: list[str],
     rows: np.ndarray,
     examples: int,
+    resamples: int = 0,
     seed: int = 0,
 ) -> Evaluation:
     """Compute every figure.
+
+    Scores of photos x tags are held once; what is derived of them is made in blocks of photos or tags.
 
     Args:
         principal: (N, M, d) of the test photos.
@@ -101,19 +106,24 @@ def evaluate(
         ids: N photo names.
         rows: (N,) the photos' rows in the data set, for the examples.
         examples: how many photos to show with their best tags.
-        seed: of the random scores that the figures are compared with.
+        resamples: of the test photos, for the intervals; 0 for none.
+        seed: of the resampling.
     """
     # Seen tags first: then each task's tags are a slice of the scores, not a copy.
     order = np.concatenate([np.flatnonzero(vocabulary.seen), np.flatnonzero(~vocabulary.seen)])
     seen = int(vocabulary.seen.sum())
     scores = score_matrix(principal, vocabulary.vectors[order])
     labels = labels[:, order].tocsr()
-    chance = np.random.default_rng(seed).random(scores.shape, dtype=np.float32)
     tasks = {"zsl": slice(seen, None), "gzsl": slice(None), "seen": slice(seen)}
+    weights = draw_weights(len(scores), resamples, seed)
     metrics = {}
     precisions = {}
+    intervals = {}
     for task, part in tasks.items():
-        metrics[task], precisions[task] = _figures(scores[:, part], labels[:, part].tocsr(), chance[:, part])
+        its_labels = labels[:, part].tocsr()
+        metrics[task], precisions[task] = _figures(scores[:, part], its_labels)
+        resampled = resampled_figures(scores[:, part], its_labels, weights) if resamples else {}
+        intervals[task] = {name: interval(100 * values) for name, values in resampled.items()}
     metrics["retrieval"] = {"precision@10": 100 * precision_at(scores, labels, 10)}
     table = pd.DataFrame(
         {
@@ -126,26 +136,24 @@ def evaluate(
     tags = table["tag"].tolist()
     shown = _choose_examples(labels, seen, examples)
     best = [_best_tags(scores[row], labels[row], tags, seen, ids[row], int(rows[row])) for row in shown]
-    return Evaluation(metrics, table, best)
+    return Evaluation(metrics, intervals, table, best)
 
 
-def _figures(scores: np.ndarray, labels: sp.csr_matrix, chance: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
+def _figures(scores: np.ndarray, labels: sp.csr_matrix) -> tuple[dict[str, float], np.ndarray]:
     """Figures of one task, in percent, over the photos that have a positive among its tags."""
     kept = np.flatnonzero(np.diff(labels.indptr))
-    whole = kept.size == len(scores)
-    scores, labels, chance = (scores, labels, chance) if whole else (scores[kept], labels[kept], chance[kept])
     figures: dict[str, float] = {}
     for k in (3, 5):
         counts = top_k_counts(scores, labels, k)
         figures[f"f1@{k}"] = 100 * counts.f1
         figures[f"precision@{k}"] = 100 * counts.precision
         figures[f"recall@{k}"] = 100 * counts.recall
-    precisions = average_precision(scores, labels)
-    with_positives = ~np.isnan(precisions)
+    precisions = average_precision(scores, labels, None if kept.size == len(scores) else kept)
+    positives = np.asarray(labels.sum(axis=0)).ravel()
     figures["map"] = 100 * _mean(precisions)
-    figures["random_map"] = 100 * _mean(average_precision(chance, labels))
+    figures["random_map"] = 100 * _mean(expected_average_precision(positives, kept.size))
     figures["images"] = int(kept.size)
-    figures["tags"] = int(with_positives.sum())
+    figures["tags"] = int((positives > 0).sum())
     return figures, precisions
 
 
@@ -182,26 +190,3 @@ def _best_tags(
             for column in best.tolist()
         ],
     }
-
-
-def paired_bootstrap(
-    figure: Callable[[np.ndarray], tuple[float, float]], photos: int, repeats: int = 1000, seed: int = 0
-) -> tuple[float, float]:
-    """The 95% interval of a difference between two models on the same photos.
-
-    Args:
-        figure: both models' figure on the photos of the given rows.
-        photos: how many test photos there are.
-        repeats: resamples.
-        seed: of the resampling.
-
-    Returns:
-        The 2.5% and 97.5% quantiles of (second - first).
-    """
-    random = np.random.default_rng(seed)
-    differences = []
-    for _ in range(repeats):
-        first, second = figure(random.integers(photos, size=photos))
-        differences.append(second - first)
-    low, high = np.quantile(differences, [0.025, 0.975])
-    return float(low), float(high)

@@ -6,6 +6,7 @@ the precision-recall curve (as scikit-learn does).
 """
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -63,42 +64,63 @@ def top_k_counts(scores: np.ndarray, labels: sp.csr_matrix, k: int) -> Counts:
     Returns:
         Sums over photos; micro-averaged precision, recall and F1 are its properties.
     """
+    hits = top_k_hits(scores, labels, k)
+    photos = int(np.isfinite(hits).sum())
+    return Counts(float(np.nansum(hits)), min(k, scores.shape[1]) * photos, int(labels.nnz), photos)
+
+
+def top_k_hits(scores: np.ndarray, labels: sp.csr_matrix, k: int) -> np.ndarray:
+    """What the K best tags of each photo hit.
+
+    Args:
+        scores: (N, T) float.
+        labels: (N, T) CSR 0/1.
+        k: as in `top_k_counts`.
+
+    Returns:
+        (N,) expected number of hits; NaN for a photo without a positive tag.
+    """
     kept = np.flatnonzero(np.diff(labels.indptr))
     k = min(k, scores.shape[1])
     size = max(1, _SCORES // max(1, scores.shape[1]))
+    hits = np.full(len(scores), np.nan)
 
-    def hits(start: int) -> float:
+    def fill(start: int) -> None:
         rows = kept[start : start + size]
-        return _expected_hits(scores[rows], labels[rows], k)
+        hits[rows] = _expected_hits(scores[rows], labels[rows], k)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        total = sum(pool.map(hits, range(0, kept.size, size)))
-    return Counts(total, k * kept.size, int(labels.nnz), int(kept.size))
+        list(pool.map(fill, range(0, kept.size, size)))
+    return hits
 
 
-def _expected_hits(scores: np.ndarray, labels: sp.csr_matrix, k: int) -> float:
+def _expected_hits(scores: np.ndarray, labels: sp.csr_matrix, k: int) -> np.ndarray:
     """Positives among the K best tags of each photo, those that tie for the last place in expectation."""
     # torch finds the best three times as fast as numpy's partition.
     best = torch.topk(torch.from_numpy(scores), k, sorted=True).values.numpy()
     edge = best[:, -1]
     photo = np.repeat(np.arange(len(scores)), np.diff(labels.indptr))
     value = scores[photo, labels.indices]
-    certain = np.count_nonzero(value > edge[photo])
+    share = (value > edge[photo]).astype(np.float64)
     # Few positives lie on the edge, so ties are counted for their photos only.
-    tied = photo[value == edge[photo]]
+    on_edge = np.flatnonzero(value == edge[photo])
+    tied = photo[on_edge]
     free = k - (best[tied] > edge[tied, None]).sum(axis=1)
-    candidates = (scores[tied] == edge[tied, None]).sum(axis=1)
-    return float(certain + (free / candidates).sum())
+    share[on_edge] = free / (scores[tied] == edge[tied, None]).sum(axis=1)
+    return np.bincount(photo, weights=share, minlength=len(scores))
 
 
-def average_precision(scores: np.ndarray, labels: sp.csr_matrix | sp.csc_matrix) -> np.ndarray:
-    """Average precision of each tag over all photos.
+def average_precision(
+    scores: np.ndarray, labels: sp.csr_matrix | sp.csc_matrix, photos: np.ndarray | None = None
+) -> np.ndarray:
+    """Average precision of each tag.
 
     Only the places of the positives matter, so each tag's scores are sorted once, as plain numbers.
 
     Args:
         scores: (N, T) float.
         labels: (N, T) sparse 0/1.
+        photos: rows to rank, all that have a positive among them; None for all.
 
     Returns:
         (T,) in [0, 1]; NaN for a tag without a positive.
@@ -107,19 +129,51 @@ def average_precision(scores: np.ndarray, labels: sp.csr_matrix | sp.csc_matrix)
     result = np.full(scores.shape[1], np.nan)
 
     def fill(start: int) -> None:
-        # Columns of a row-major matrix are far apart in memory: copy some at a time, in tiles that fit the cache.
-        block = np.empty((min(_TAGS, scores.shape[1] - start), len(scores)), scores.dtype)
-        for row in range(0, len(scores), _ROWS):
-            block[:, row : row + _ROWS] = scores[row : row + _ROWS, start : start + _TAGS].T
+        block = tag_block(scores, start)
         for tag, column in enumerate(block, start):
             positives = column[columns.indices[columns.indptr[tag] : columns.indptr[tag + 1]]]
             if positives.size:
-                result[tag] = _average_precision(column, positives)
+                result[tag] = _average_precision(column if photos is None else column[photos], positives)
 
-    # numpy sorts and copies without the interpreter's lock, so threads use all cores.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(fill, range(0, scores.shape[1], _TAGS)))
+    in_tag_blocks(fill, scores.shape[1])
     return result
+
+
+def tag_block(scores: np.ndarray, start: int) -> np.ndarray:
+    """(N, T) scores -> (t, N), those of some tags from `start` on, each tag's in one piece of memory."""
+    block = np.empty((min(_TAGS, scores.shape[1] - start), len(scores)), scores.dtype)
+    # Columns of a row-major matrix are far apart in memory: copy in tiles that fit the cache.
+    for row in range(0, len(scores), _ROWS):
+        block[:, row : row + _ROWS] = scores[row : row + _ROWS, start : start + _TAGS].T
+    return block
+
+
+def in_tag_blocks(work: Callable[[int], None], tags: int) -> None:
+    """Call `work` with the start of each block of tags, on all cores.
+
+    numpy sorts and copies without the interpreter's lock, so threads do.
+    """
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(work, range(0, tags, _TAGS)))
+
+
+def expected_average_precision(positives: np.ndarray, photos: int) -> np.ndarray:
+    """The mean of average precision over all orders of the photos: what random scores get.
+
+    The photo at rank k is a positive with probability R / N; then k - 1 others stand above it, of which
+    (R - 1) / (N - 1) are positives in the mean. Summed over k, with H the N-th harmonic number:
+    (H + (R - 1) / (N - 1) (N - H)) / N.
+
+    Args:
+        positives: (T,) R, the number of positives of each tag.
+        photos: N.
+
+    Returns:
+        (T,) in [0, 1]; NaN for a tag without a positive.
+    """
+    harmonic = float((1 / np.arange(1, photos + 1)).sum())
+    mean = (harmonic + (positives - 1) / max(photos - 1, 1) * (photos - harmonic)) / max(photos, 1)
+    return np.where(positives > 0, mean, np.nan)
 
 
 def _average_precision(scores: np.ndarray, positives: np.ndarray) -> float:
@@ -165,5 +219,7 @@ def precision_at(scores: np.ndarray, labels: sp.csr_matrix | sp.csc_matrix, k: i
     """
     by_tag = labels.T.tocsr()
     k = min(k, scores.shape[0])
-    counts = top_k_counts(np.ascontiguousarray(scores.T), by_tag, k)
-    return counts.hits / max(counts.picked, 1)
+    total = Counts(0.0, 0, 0, 0)
+    for start in range(0, scores.shape[1], _TAGS):
+        total += top_k_counts(tag_block(scores, start), by_tag[start : start + _TAGS], k)
+    return total.precision

@@ -48,6 +48,7 @@ class Run:
         info: the content of its model.json.
         curve: epoch, loss, learning_rate.
         metrics: percentages by task and name.
+        intervals: their 95% bootstrap intervals over photos, where there are.
         tags: tag, seen, positives, ap.
         examples: photos with their ten best tags.
     """
@@ -56,6 +57,7 @@ class Run:
     info: dict[str, Any]
     curve: pd.DataFrame
     metrics: dict[str, dict[str, float]]
+    intervals: dict[str, dict[str, tuple[float, float]]]
     tags: pd.DataFrame
     examples: list[dict[str, Any]]
 
@@ -66,7 +68,7 @@ class Run:
         Raises:
             ZerotagError: a file is missing.
         """
-        needed = [evaluation / name for name in ("metrics.json", "tags.csv", "examples.json")]
+        needed = [evaluation / name for name in ("metrics.json", "tags.csv", "examples.json", "intervals.json")]
         for path in [*needed, model / "model.json", model / "curve.csv"]:
             if not path.is_file():
                 raise ZerotagError(f"{path} is missing: run `dvc repro evaluate` first.")
@@ -77,6 +79,7 @@ class Run:
             metrics=json.loads(needed[0].read_text(encoding="utf-8")),
             tags=pd.read_csv(needed[1], keep_default_na=False, na_values={"ap": [""]}),
             examples=json.loads(needed[2].read_text(encoding="utf-8")),
+            intervals=json.loads(needed[3].read_text(encoding="utf-8")),
         )
 
     @property
