@@ -3,9 +3,11 @@
 from pathlib import Path
 
 from zerotag import sources
+from zerotag.dataset import Dataset
 from zerotag.errors import plain_exit
 from zerotag.prepare import PrepareSettings, prepare
 from zerotag.settings import from_params, read_params
+from zerotag.statistics import statistics
 
 if __name__ == "__main__":  # its worker processes may import this file
     with plain_exit():
@@ -14,3 +16,4 @@ if __name__ == "__main__":  # its worker processes may import this file
         source = sources.read(name, params["sources"].get(name), Path("raw"))
         settings = from_params(PrepareSettings, params["prepare"], "prepare")
         prepare(source, settings, Path("prepared"), Path("work/prepare"))
+        print(*statistics(Dataset.read(Path("prepared"))), sep="\n")

@@ -17,6 +17,7 @@ from zerotag.dataset import Dataset
 from zerotag.errors import ZerotagError
 from zerotag.prepare import PrepareSettings, prepare
 from zerotag.sources.base import PhotoFile, Source
+from zerotag.statistics import statistics
 
 SETTINGS = PrepareSettings(shorter_side=64, shard_photos=4, workers=1)
 
@@ -123,7 +124,7 @@ def interrupt(source: Source, work: Path, monkeypatch: pytest.MonkeyPatch) -> No
     class Here:
         """A pool of no processes, so that the test sees what is done."""
 
-        def __init__(self, workers: int | None) -> None: ...
+        def __init__(self, workers: int | None, **options: object) -> None: ...
         def __enter__(self) -> "Here":
             return self
 
@@ -142,13 +143,13 @@ def interrupt(source: Source, work: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def count_decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of photos that are decoded from now on."""
     decoded: list[str] = []
-    open_photo = module.open_photo
 
-    def counting(data: bytes, name: str) -> Image.Image:
+    def counting(data: bytes, name: str, settings: PrepareSettings) -> tuple[int, int, bytes]:
         decoded.append(Path(name).name)
-        return open_photo(data, name)
+        return encode(data, name, settings)
 
-    monkeypatch.setattr(module, "open_photo", counting)
+    encode = module._encode
+    monkeypatch.setattr(module, "_encode", counting)
     return decoded
 
 
@@ -266,3 +267,30 @@ def test_tags_that_look_like_numbers_or_nothing_stay_words(source: Source, tmp_p
     assert Dataset.read(tmp_path / "one").tags["tag"].tolist() == ["2010", "007"]
     prepare(replace(source, tags=["null", "nan"]), SETTINGS, tmp_path / "two", tmp_path / "work")
     assert Dataset.read(tmp_path / "two").tags["tag"].tolist() == ["null", "nan"]
+
+
+@pytest.mark.parametrize(("longer", "shorter"), [(300, 200), (1500, 1000)])
+def test_both_ways_to_decode_give_the_picture(tmp_path: Path, longer: int, shorter: int) -> None:
+    """The fast decoder, and the one that decodes very large photos at a fraction of their size."""
+    (tmp_path / "a.jpg").write_bytes(encoded(3, width=longer, height=shorter))
+    prepare(source_of([tmp_path / "a.jpg"] * 2, ["a", "b"]), SETTINGS, tmp_path / "prepared", tmp_path / "work")
+    dataset = Dataset.read(tmp_path / "prepared")
+    assert dataset.photos[["width", "height"]].iloc[0].tolist() == [longer, shorter]
+    small = Image.open(io.BytesIO(dataset.photo_bytes(0)))
+    assert small.size == (96, 64)
+    expected = Image.open(tmp_path / "a.jpg").convert("RGB").resize((96, 64), Image.Resampling.BICUBIC)
+    difference = np.abs(np.asarray(small, dtype=float) - np.asarray(expected, dtype=float))
+    assert difference.mean() < 4
+
+
+def test_what_the_data_consist_of(source: Source, tmp_path: Path) -> None:
+    source.files[1].path.write_bytes(source.files[0].path.read_bytes())
+    source.files[5].path.write_bytes(b"no photo")
+    prepare(source, SETTINGS, tmp_path / "prepared", tmp_path / "work")
+    said = "\n".join(statistics(Dataset.read(tmp_path / "prepared")))
+    train = int(source.train.sum())
+    assert f"train: {train:,} photos, 1 of them not usable" in said
+    assert "tags: 2, of them 1 ground-truth concepts" in said
+    assert "duplicates: 1 photos have the content of an earlier one; 1 contents are in both halves" in said
+    counts = np.asarray(source.labels[source.train].sum(axis=0)).ravel()
+    assert f"positives per tag: {counts.min()} to {counts.max()}" in said

@@ -23,6 +23,7 @@ TAGS = ["cat", "dog", "tree", "car", "boat", "sky"]
 SETTINGS = ValidationSettings(
     min_side=32,
     max_problem_share=0.0,
+    max_shared_content=0.0,
     tags_per_photo=(0, 4),
     min_tag_photos=2,
     max_tag_share=0.9,
@@ -132,6 +133,15 @@ def test_content_in_both_halves(dataset, vocabulary):
     result = check(changed(dataset, sha256={9: f"{2:064x}"}), vocabulary)
     assert failed(result, "No photo's content is both") == ["p2", "p9"]
     assert "p2 (photos/p9.jpg)" in result.failures[0].message
+
+
+def test_some_content_in_both_halves_is_let_pass(dataset, vocabulary):
+    bad = changed(dataset, sha256={9: f"{2:064x}"})
+    allowed = 2 / len(dataset.photos)
+    result = check(bad, vocabulary, replace(SETTINGS, max_shared_content=allowed))
+    assert warned(result, "No photo's content is both") == ["p2", "p9"]
+    result = check(bad, vocabulary, replace(SETTINGS, max_shared_content=allowed / 2))
+    assert failed(result, "is both in the training") == ["p2", "p9"]
 
 
 def test_same_content_twice_in_one_half_is_a_warning(dataset, vocabulary):
