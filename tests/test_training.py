@@ -248,9 +248,19 @@ def test_precision(tmp_path: Path) -> None:
     _, full = fit(tmp_path / "a", QUICK)
     _, half = fit(tmp_path / "b", replace(QUICK, precision="bf16"))
     assert half["loss"].iloc[-1] == pytest.approx(full["loss"].iloc[-1], rel=0.1)
+    _, scaled = fit(tmp_path / "d", replace(QUICK, precision="fp16"))  # with GradScaler
+    assert scaled["loss"].iloc[-1] == pytest.approx(full["loss"].iloc[-1], rel=0.1)
+    saved = torch.load(tmp_path / "d" / "checkpoint.pt", weights_only=True)
+    assert saved["scaler"]["scale"] >= 1
     assert autocast_type("auto", CPU) is torch.float32
     with pytest.raises(ZerotagError, match="'half' is unknown; use auto, float32, bf16, fp16"):
         fit(tmp_path / "c", replace(QUICK, precision="half"))
+
+
+def test_a_compiled_network_learns_the_same(tmp_path: Path) -> None:
+    plain, _ = fit(tmp_path / "a", QUICK)
+    compiled, _ = fit(tmp_path / "b", replace(QUICK, compile=True))
+    torch.testing.assert_close(compiled.linear.weight, plain.linear.weight, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(("photos", "batch", "world"), [(33, 8, 2), (30, 8, 2), (34, 7, 3), (33, 8, 4)])

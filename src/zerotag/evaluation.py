@@ -123,7 +123,8 @@ def evaluate(
         its_labels = labels[:, part].tocsr()
         metrics[task], precisions[task] = _figures(scores[:, part], its_labels)
         resampled = resampled_figures(scores[:, part], its_labels, weights) if resamples else {}
-        intervals[task] = {name: interval(100 * values) for name, values in resampled.items()}
+        its = metrics[task]
+        intervals[task] = {name: interval(100 * values, its[name]) for name, values in resampled.items()}
     metrics["retrieval"] = {"precision@10": 100 * precision_at(scores, labels, 10)}
     table = pd.DataFrame(
         {
