@@ -1,4 +1,4 @@
-"""The command line: `zerotag tag`, `zerotag index` and `zerotag search`."""
+"""The command line: tag, index and search photos; choose a profile; look at the champion."""
 
 import json
 import sys
@@ -123,6 +123,16 @@ def search(
             print(json.dumps(asdict(hit)) if as_json else f"{hit.score:6.2f}  {hit.photo}")
         if not found:
             print("zerotag: no photo found; `zerotag index FOLDER` brings photos in.", file=sys.stderr)
+
+
+@app.command()
+def profile(name: Annotated[str, typer.Argument(help="A file of profiles/, such as paper.")]) -> None:
+    """Lay a profile's parameters over params.yaml; `git checkout params.yaml` takes them back."""
+    with plain_exit():
+        from zerotag.profiles import apply_profile
+
+        for change in apply_profile(name) or ["nothing changes"]:
+            print(change)
 
 
 champion_app = typer.Typer(help="The model in service.", no_args_is_help=True)

@@ -1,0 +1,59 @@
+"""Profiles over params.yaml."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import PROJECT
+from typer.testing import CliRunner
+
+from zerotag.cli import app
+from zerotag.errors import ZerotagError
+from zerotag.methods import method
+from zerotag.profiles import apply_profile
+from zerotag.settings import from_params
+from zerotag.sources.nus_wide import NusWideSettings
+from zerotag.training import TrainSettings
+from zerotag.validation import ValidationSettings
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(PROJECT / "profiles", tmp_path / "profiles")
+    shutil.copyfile(PROJECT / "params.yaml", tmp_path / "params.yaml")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_papers_setting(project: Path) -> None:
+    before = (project / "params.yaml").read_text()
+    said = CliRunner().invoke(app, ["profile", "paper"])
+    assert said.exit_code == 0 and "source: scenes -> nus-wide" in said.output
+    after = (project / "params.yaml").read_text()
+    assert [line.split("#", 1)[1] for line in before.splitlines() if "#" in line] == [
+        line.split("#", 1)[1] for line in after.splitlines() if "#" in line
+    ]
+    params = yaml.safe_load(after)
+    assert params["backbones"] == ["vgg19", "resnet50", "tresnet_m"] and params["methods"] == ["sdl", "fast0tag"]
+    assert method("sdl", params["method"]["sdl"]).principal_vectors == 7
+    settings = from_params(TrainSettings, params["train"]["end_to_end"], "train.end_to_end")
+    assert (params["train"]["mode"], settings.size, settings.learning_rate) == ("end_to_end", 224, 2.5e-5)
+    assert from_params(ValidationSettings, params["validate"], "validate").max_problem_share == 0.3
+    source = from_params(NusWideSettings, params["sources"]["nus-wide"], "sources.nus-wide")
+    assert source.counts["train"] + source.counts["test"] == 269_648 and source.web.per_host == 16
+    assert CliRunner().invoke(app, ["profile", "paper"]).output == "nothing changes\n"
+    assert (project / "params.yaml").read_text() == after
+
+
+def test_profiles_that_are_wrong(project: Path) -> None:
+    with pytest.raises(ZerotagError, match=r"profiles/other.yaml: no such profile; there are: .*paper"):
+        apply_profile("other")
+    (project / "profiles" / "bad.yaml").write_text("train: {frozen: {epoch: 3}}\n")
+    before = (project / "params.yaml").read_bytes()
+    with pytest.raises(ZerotagError, match=r"bad\.yaml: train\.frozen\.epoch is not a parameter"):
+        apply_profile("bad")
+    (project / "profiles" / "bad.yaml").write_text("train: {frozen: [\n")
+    with pytest.raises(ZerotagError, match=r"bad\.yaml or params\.yaml: not YAML"):
+        apply_profile("bad")
+    assert (project / "params.yaml").read_bytes() == before
