@@ -107,7 +107,7 @@ def training_rate(backbone: str, batches: Batches, rows: np.ndarray, batch: int,
     torch.manual_seed(0)
     built = build_backbone(backbone, "none")
     method = METHODS["sdl"]
-    network = Network(built, Head(built.features, method.principal_vectors, DIMENSIONS))
+    network = Network(built, Head(built.features, method, DIMENSIONS))
     labels = sp.random(int(rows.max()) + 1, TAGS, 0.01, "csr", np.float32, random_state=0)
     labels[:, 0] = 1
     labels.data[:] = 1

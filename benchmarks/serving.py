@@ -63,11 +63,11 @@ def network_latency(name: str, repeats: int = 20) -> tuple[float, float]:
 
     from zerotag.backbones import build_backbone
     from zerotag.export import export_network
-    from zerotag.methods import Head
+    from zerotag.methods import Head, Method
     from zerotag.model import Model, Network
 
     backbone = build_backbone(name, "none")
-    network = Network(backbone, Head(backbone.features, 7, 50)).eval()
+    network = Network(backbone, Head(backbone.features, Method(7), 50)).eval()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
         export_network(Model(network, None, {"size": 224, "backbone": name}), file)  # type: ignore[arg-type]

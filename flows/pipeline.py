@@ -127,8 +127,10 @@ def workspace(folder: Path, params: dict[str, Any]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("src", "stages"):
         shutil.copytree(name, folder / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", "data.dvc", "downloads.lock", ".dvcignore"):
+    for name in ("dvc.yaml", "data.dvc", ".dvcignore"):
         shutil.copyfile(name, folder / name)
+    if Path("downloads.lock").is_file():
+        shutil.copyfile("downloads.lock", folder / "downloads.lock")
     for name, target in (("data.version", Path("data.dvc")), ("data", Path("data").resolve())):
         if not (folder / name).is_symlink():
             (folder / name).symlink_to(target)

@@ -50,7 +50,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     backbone = build_backbone("test_efficientnet")
     chosen = method("sdl", {"principal_vectors": 3})
-    network = Network(backbone, Head(backbone.features, 3, 50)).eval()
+    network = Network(backbone, Head(backbone.features, chosen, 50)).eval()
     vectors = np.random.default_rng(0).standard_normal((len(TAGS), 50)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     info = {

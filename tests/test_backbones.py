@@ -149,7 +149,7 @@ def test_the_packages_weights_name_what_real_photos_show(corel: Path) -> None:
             for name, found in rows.items()}  # fmt: skip
     means, held = [], []
     for name in names:
-        photos = [open_photo(source.files[row].read_bytes(), "photo") for row in rows[name]]
+        photos = [open_photo(source.files[row].read(), "photo") for row in rows[name]]
         with torch.inference_mode():
             found = backbone(torch.stack([input_transform(128)(photo) for photo in photos])).numpy()
         found = found / np.linalg.norm(found, axis=1, keepdims=True)

@@ -18,7 +18,7 @@ from zerotag.comparison import Comparison, Difference, compare
 from zerotag.dataset import Dataset
 from zerotag.drift import ENOUGH, Profile, drift_reasons, photo_drift, profile, request_profile, tag_drift
 from zerotag.errors import ZerotagError
-from zerotag.methods import Head
+from zerotag.methods import Head, Method
 from zerotag.model import Model, Network
 from zerotag.reasons import RetrainSettings, age_or_drift
 from zerotag.vocabulary import Vocabulary
@@ -114,7 +114,7 @@ def test_compare_over_common_tags(tmp_path: Path) -> None:
     def model(seed: int, order: list[str], seen: set[str]) -> Model:
         torch.manual_seed(seed)
         backbone = build_backbone("test_efficientnet")
-        network = Network(backbone, Head(backbone.features, 2, 8)).eval()
+        network = Network(backbone, Head(backbone.features, Method(2), 8)).eval()
         vectors = np.random.default_rng(0).standard_normal((len(order), 8)).astype(np.float32)
         vocabulary = Vocabulary(order, vectors, np.array([tag in seen for tag in order]))
         return Model(network, vocabulary, {"size": 32, "mode": "frozen"})

@@ -50,7 +50,10 @@ def slow_loss(principal: torch.Tensor, labels: torch.Tensor, vectors: torch.Tens
         words = [vectors[tag] for tag, is_positive in enumerate(wanted) if is_positive]
         if not words:
             continue
-        rank = slow_rank([slow_score(matrix, tag) for tag in vectors], wanted, chosen.per_negative)
+        scores = [slow_score(matrix, tag) for tag in vectors]
+        rank = slow_rank(scores, wanted, chosen.per_negative)
+        if chosen.cross_entropy:
+            rank = sum((1 + (-value if yes else value).exp()).log() for value, yes in zip(scores, wanted, strict=True))  # type: ignore[assignment]
         weight = 1 + slow_variance(words) if chosen.diversity_weight and len(words) > 1 else 1
         spread = slow_variance(list(matrix)) if len(matrix) > 1 else 0
         total = total + 2 * ((1 - chosen.regularisation) * weight * rank + chosen.regularisation * spread)
@@ -88,7 +91,7 @@ def problems(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 methods = st.builds(
     Method, regularisation=st.sampled_from([0.0, 0.01, 0.3, 1.0]), diversity_weight=st.booleans(),
-    per_negative=st.booleans(),
+    per_negative=st.booleans(), cross_entropy=st.booleans(),
 )  # fmt: skip
 
 
@@ -230,7 +233,7 @@ def test_half_precision_vectors_are_summed_in_full() -> None:
 
 
 def test_head_has_one_matrix_and_the_rows_it_promises() -> None:
-    head = Head(features=6, principal_vectors=3, dimensions=4)
+    head = Head(features=6, method=Method(3), dimensions=4)
     features = torch.randn(2, 6)
     assert [tuple(weight.shape) for weight in head.parameters()] == [(12, 6)]
     assert_close(head(features), (features @ head.linear.weight.T).reshape(2, 3, 4))
@@ -244,7 +247,7 @@ def test_method_registry() -> None:
 @pytest.mark.parametrize(
     ("name", "changes", "said"),
     [
-        ("sld", {}, "'sld' is unknown; there are sdl, fast0tag"),
+        ("sld", {}, "'sld' is unknown; there are sdl_plus, sdl, fast0tag"),
         ("sdl", {"lamda": 1}, "lamda"),
         ("sdl", {"principal_vectors": 0}, "principal_vectors must be 1 or more"),
         ("sdl", {"regularisation": 1.5}, r"regularisation must lie in \[0, 1\]"),

@@ -32,7 +32,7 @@ def small(params: dict[str, Any]) -> None:
     params["sources"]["csv"]["test"] = 4
     params["split"].update(kind="random", unseen=3)
     params["validate"].update(min_tag_photos=1, tags_per_photo=[1, 5])
-    params["backbones"], params["methods"] = [BACKBONE], ["sdl"]
+    params["backbones"], params["methods"] = [BACKBONE], ["sdl_plus"]
     params["weights"]["other"] = "none"
     params["features"] = {"size": 32, "batch": 4}
     params["train"]["frozen"].update(epochs=1, batch=4)

@@ -69,6 +69,16 @@ def default_workers(device: torch.device) -> int:
     return max(1, (os.cpu_count() or 2) - 1) if device.type == "cuda" else 1
 
 
+def features_of(
+    backbone: Backbone, dataset: Dataset, rows: np.ndarray, size: int, batch: int, device: torch.device
+) -> Iterator[np.ndarray]:
+    """Features of the photos of `rows`, in order, a batch at a time: (B, F) float32."""
+    photos = Photos(dataset, rows, input_transform(size))
+    for pictures, _ in photo_batches(photos, batch, device, default_workers(device)):
+        with torch.inference_mode():
+            yield backbone(pictures).float().cpu().numpy()
+
+
 def compute_features(
     backbone: Backbone,
     dataset: Dataset,
@@ -105,11 +115,9 @@ def compute_features(
             block = work / f"{start:09d}.npy"
             if not block.exists():
                 values = []
-                photos = Photos(dataset, rows, input_transform(size))
-                for pictures, _ in photo_batches(photos, batch, device, default_workers(device)):
-                    with torch.inference_mode():
-                        values.append(backbone(pictures).float().cpu().numpy())
-                    bar.update(len(pictures))
+                for part in features_of(backbone, dataset, rows, size, batch, device):
+                    values.append(part)
+                    bar.update(len(part))
                 with write_aside(block) as draft, draft.open("wb") as out:
                     np.save(out, np.concatenate(values))
             else:

@@ -17,9 +17,9 @@ import torch
 from zerotag.calibration import Calibration, expected_calibration_error, fit_calibration, reliability
 from zerotag.dataset import Dataset
 from zerotag.evaluation import principal_vectors, score_matrix
-from zerotag.methods import Head, Method
+from zerotag.methods import Head, Method, start_head
 from zerotag.model import Model
-from zerotag.training import TrainSettings, feature_batches, train
+from zerotag.training import TrainSettings, feature_batches, tag_frequency, train
 
 HELD_OUT_PHOTOS = HELD_OUT_TAGS = 0.2
 # Enough for the sigmoids of an end-to-end model, whose network has to run on each photo.
@@ -44,10 +44,11 @@ def calibrate_frozen(
     random = np.random.default_rng(settings.seed)
     apart = random.random(dataset.train.size) < HELD_OUT_PHOTOS
     learn, rest = dataset.train[~apart], dataset.train[apart]
-    labels, seen, vectors = _seen(model, dataset)
+    labels, seen = _seen(model, dataset)
     hidden = random.random(seen.size) < HELD_OUT_TAGS
     scores = []
     for chosen in (seen, seen[~hidden]):
+        vectors = model.vocabulary.vectors_after(chosen)
         head = _train_head(model, features, learn, labels[:, chosen].tocsr(), vectors[chosen], settings, device)
         with torch.inference_mode():
             principal = head(torch.from_numpy(features[rest]).to(device)).cpu().numpy()
@@ -75,8 +76,9 @@ def calibrate_end_to_end(
     """
     random = np.random.default_rng(seed)
     rows = np.sort(random.choice(dataset.train, min(END_TO_END_PHOTOS, dataset.train.size), replace=False))
-    labels, seen, vectors = _seen(model, dataset)
-    scores = score_matrix(principal_vectors(model, dataset, rows, device, batch, None), vectors)[:, seen]
+    labels, seen = _seen(model, dataset)
+    principal = principal_vectors(model, dataset, rows, device, batch, None)
+    scores = score_matrix(principal, model.vocabulary.vectors)[:, seen]
     truth = labels[rows][:, seen]
     fitted = fit_calibration(scores, truth, [model.vocabulary.tags[column] for column in seen], scores, truth)
     way = "training photos, scored by the model itself: its probabilities are too high"
@@ -107,10 +109,10 @@ def judge_calibration(fitted: Calibration, model: Model, scores: np.ndarray, lab
     }
 
 
-def _seen(model: Model, dataset: Dataset) -> tuple[sp.csr_matrix, np.ndarray, np.ndarray]:
-    """(N, T) labels of the model's tags, the seen ones' columns, and all tags' vectors."""
+def _seen(model: Model, dataset: Dataset) -> tuple[sp.csr_matrix, np.ndarray]:
+    """(N, T) labels of the model's tags, and the seen ones' columns."""
     labels = dataset.labels[:, dataset.columns(model.vocabulary.tags)].tocsr()
-    return labels, np.flatnonzero(model.vocabulary.seen), model.vocabulary.vectors
+    return labels, np.flatnonzero(model.vocabulary.seen)
 
 
 def _train_head(
@@ -124,7 +126,9 @@ def _train_head(
 ) -> Head:
     """Train a head as the train stage does."""
     torch.manual_seed(settings.seed)
-    head = Head(features.shape[1], model.info["principal_vectors"], vectors.shape[1])
+    method = Method(**model.info["parameters"])
+    head = Head(features.shape[1], method, vectors.shape[1])
+    start_head(head, torch.from_numpy(features[rows]), tag_frequency(labels, rows), torch.from_numpy(vectors))
     with TemporaryDirectory() as work:
         train(
             head,
@@ -132,7 +136,7 @@ def _train_head(
             rows,
             labels,
             vectors,
-            Method(**model.info["parameters"]),
+            method,
             settings,
             checkpoint=Path(work) / "checkpoint.pt",
             key="calibration",

@@ -1,13 +1,15 @@
 """The methods: how principal vectors are scored and trained. One row each.
 
 Formulas are those of Ben-Cohen et al., "Semantic Diversity Learning for Zero-Shot Multi-label
-Classification" (ICCV 2021), and of Zhang, Gong and Shah, "Fast Zero-Shot Image Tagging" (CVPR 2016).
+Classification" (ICCV 2021), and of Zhang, Gong and Shah, "Fast Zero-Shot Image Tagging" (CVPR 2016). `sdl_plus` is
+our own: one vector a photo, in the space of lifted words, learnt by cross-entropy.
 """
 
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from zerotag.errors import ZerotagError
 from zerotag.settings import from_params
@@ -20,15 +22,35 @@ class Method:
     regularisation: lambda, the weight of the rows' variance against ranking, in [0, 1].
     diversity_weight: weigh a photo by the variance of its tags' word vectors.
     per_negative: divide the ranking loss by the number of negatives as well.
+    cross_entropy: of each tag by itself, instead of ranking tags of a photo: photos' scores of a tag then compare.
+    sharpness: of the lift of the word vectors (`zerotag.lift`); 0 leaves them as they are.
+    standardise: the head takes the features' square roots, standardised.
+    prior: the head has a bias, which begins with how frequent each tag is.
+    head_decay: weight decay of the head's matrix; None: as for the rest of the network.
     """
 
     principal_vectors: int = 7
     regularisation: float = 0.3
     diversity_weight: bool = True
     per_negative: bool = False
+    cross_entropy: bool = False
+    sharpness: float = 0.0
+    standardise: bool = False
+    prior: bool = False
+    head_decay: float | None = None
 
 
 METHODS: dict[str, Method] = {
+    "sdl_plus": Method(
+        principal_vectors=1,
+        regularisation=0.0,
+        diversity_weight=False,
+        cross_entropy=True,
+        sharpness=8.0,
+        standardise=True,
+        prior=True,
+        head_decay=0.1,
+    ),
     "sdl": Method(),
     "fast0tag": Method(principal_vectors=1, regularisation=0.0, diversity_weight=False, per_negative=True),
 }
@@ -51,16 +73,66 @@ def method(name: str, changes: dict[str, object] | None = None) -> Method:
 
 
 class Head(nn.Module):
-    """Features to principal vectors, a linear map without bias: (B, F) -> (B, M, d)."""
+    """Features to principal vectors, a linear map: (B, F) -> (B, M, d).
 
-    def __init__(self, features: int, principal_vectors: int, dimensions: int):
+    Args:
+        features: F.
+        method: M, and what the map begins with.
+        dimensions: d.
+    """
+
+    mean: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, features: int, method: Method, dimensions: int):
         super().__init__()
-        self.principal_vectors = principal_vectors
-        self.linear = nn.Linear(features, principal_vectors * dimensions, bias=False)
+        self.principal_vectors = method.principal_vectors
+        self.standardise = method.standardise
+        self.linear = nn.Linear(features, method.principal_vectors * dimensions, bias=method.prior)
+        if self.standardise:
+            self.register_buffer("mean", torch.zeros(features))
+            self.register_buffer("scale", torch.ones(()))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(B, F) -> (B, M, d)."""
+        if self.standardise:
+            features = (_root(features) - self.mean) / self.scale
         return self.linear(features).unflatten(-1, (self.principal_vectors, -1))
+
+
+def _root(features: torch.Tensor) -> torch.Tensor:
+    # The root of 0 has no gradient.
+    return (features.clamp(min=0) + 1e-6).sqrt()
+
+
+@torch.no_grad()
+def start_head(head: Head, features: torch.Tensor, frequency: torch.Tensor, vectors: torch.Tensor) -> None:
+    """Let a head that is standardised, or that has a bias, begin with what the training photos say.
+
+    The bias is the ridge solution of <bias, n_t> = log-odds of tag t less their mean, for all seen tags. A head
+    that has neither stays as it is.
+
+    Args:
+        head: is changed in place.
+        features: (N, F) of training photos, or of some of them.
+        frequency: (S,) share of the training photos that have each seen tag.
+        vectors: (S, d) unit vectors of the seen tags.
+    """
+    if head.standardise:
+        roots = _root(features)
+        head.mean.copy_(roots.mean(dim=0))
+        head.scale.copy_(roots.var(dim=0).mean().sqrt())
+    if head.linear.bias is not None:
+        head.linear.weight.zero_()
+        odds = log_odds(frequency)
+        ridge = vectors.T @ vectors + torch.eye(vectors.shape[1])
+        bias = torch.linalg.solve(ridge, vectors.T @ (odds - odds.mean()))
+        head.linear.bias.copy_(bias.repeat(head.principal_vectors))
+
+
+def log_odds(frequency: torch.Tensor) -> torch.Tensor:
+    """Of shares in [0, 1], none of them infinite."""
+    return frequency.clamp(1e-4, 1 - 1e-4).logit()
 
 
 def score(principal: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
@@ -125,24 +197,32 @@ def ranking_loss(scores: torch.Tensor, labels: torch.Tensor, per_negative: bool)
     return total / divisor.clamp(min=1)
 
 
-def loss(principal: torch.Tensor, labels: torch.Tensor, vectors: torch.Tensor, method: Method) -> torch.Tensor:
+def loss(
+    principal: torch.Tensor, labels: torch.Tensor, vectors: torch.Tensor, method: Method, offset: float = 0.0
+) -> torch.Tensor:
     """Mean loss of a batch (SDL; Fast0Tag is its case M = 1, w = 1, lambda = 0).
 
     2 ((1 - lambda) w L_rank + lambda L_reg), L_reg being the summed unbiased variance of the principal
-    vectors. A photo without a positive tag contributes nothing.
+    vectors. With `method.cross_entropy`, L_rank is the binary cross-entropy of score + offset, summed over the tags.
+    A photo without a positive tag contributes nothing.
 
     Args:
         principal: (B, M, d).
         labels: (B, T) bool, over the seen tags.
         vectors: (T, d) unit vectors of the seen tags.
         method: M, lambda and the switches.
+        offset: a tag's mean log-odds, so that scores, which rank, can be small; not needed to tag.
 
     Returns:
         A scalar.
     """
     # Half precision has neither the range nor the digits for sums over a thousand tags.
     principal = principal.float()
-    rank = ranking_loss(score(principal, vectors), labels, method.per_negative)
+    scores = score(principal, vectors)
+    if method.cross_entropy:
+        rank = binary_cross_entropy_with_logits(scores + offset, labels.float(), reduction="none").sum(dim=1)
+    else:
+        rank = ranking_loss(scores, labels, method.per_negative)
     if method.diversity_weight:
         rank = diversity_weight(labels, vectors) * rank
     total = (1 - method.regularisation) * rank

@@ -5,7 +5,8 @@
     model.pt         state dict of backbone and head
     model.json       backbone, method and its parameters, input size, data, hardware, time
     vocabulary.csv   tag, split (seen or unseen)
-    vectors.npy      (T, d) float32 unit word vectors of the vocabulary
+    vectors.npy      (T, d) float32 unit vectors of the vocabulary, which tags are scored by
+    lift.npz         the word vectors that they were lifted from, where they were
     curve.csv        epoch, loss, learning_rate
 """
 
@@ -14,7 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -68,9 +68,7 @@ def save_model(
         torch.save(network.state_dict(), draft / "model.pt")
         content = {**info, "parameters": asdict(method), "features": network.backbone.features}
         (draft / "model.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        split = np.where(vocabulary.seen, "seen", "unseen")
-        pd.DataFrame({"tag": vocabulary.tags, "split": split}).to_csv(draft / "vocabulary.csv", index=False)
-        np.save(draft / "vectors.npy", vocabulary.vectors)
+        vocabulary.write(draft)
         curve.to_csv(draft / "curve.csv", index=False)
 
 
@@ -89,7 +87,7 @@ def load_model(folder: Path) -> Model:
     # The input's scale came with the weights; it is part of the model.
     backbone.mean.copy_(torch.tensor(info["mean"]).view(-1, 1, 1))
     backbone.std.copy_(torch.tensor(info["std"]).view(-1, 1, 1))
-    head = Head(backbone.features, method.principal_vectors, vocabulary.vectors.shape[1])
+    head = Head(backbone.features, method, vocabulary.vectors.shape[1])
     network = Network(backbone, head).eval()
     try:
         network.load_state_dict(torch.load(folder / "model.pt", map_location="cpu", weights_only=True))

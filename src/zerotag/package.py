@@ -5,9 +5,10 @@
     model.onnx         the network, as `zerotag.export` writes it
     tagger.json        what is served: name and version, figures, data, versions, licences
     vocabulary.csv     tag, split (seen or unseen)
-    vectors.npy        (T, d) float32 unit word vectors of the vocabulary
+    vectors.npy        (T, d) float32 unit vectors of the vocabulary, which tags are scored by
+    lift.npz           the word vectors that they were lifted from, where they were
     lexicon.txt        W words, one a line, the most frequent first: what any other word is looked up in
-    lexicon.npy        (W, d) float16 unit vectors of them
+    lexicon.npy        (W, d) float16 unit word vectors of them, not lifted
     calibration.json   score to probability, by tag
 """
 

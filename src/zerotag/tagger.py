@@ -164,7 +164,7 @@ class Tagger:
         if word in self._row:
             return self.vocabulary.vectors[self._row[word]]
         hit = look_up(word, self._lexicon)
-        return None if hit is None else hit[0]
+        return None if hit is None else self.vocabulary.lift(hit[0][None])[0]
 
     def rank(self, principal: np.ndarray, words: Words, top: int = 10, threshold: float | None = None) -> list[Tag]:
         """The best words for a photo.

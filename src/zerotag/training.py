@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from zerotag.errors import ZerotagError
 from zerotag.files import write_aside
-from zerotag.methods import Method, loss
+from zerotag.methods import Method, log_odds, loss
 
 # (rows in order, epoch) -> batches of (inputs on the device, their rows)
 Batches = Callable[[np.ndarray, int], Iterator[tuple[torch.Tensor, np.ndarray]]]
@@ -102,11 +102,25 @@ def autocast_type(precision: str, device: torch.device) -> torch.dtype:
     return kinds[precision]
 
 
-def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Weight decay on matrices and kernels only: biases and normalisation have one dimension."""
-    decayed = [weight for weight in network.parameters() if weight.requires_grad and weight.ndim > 1]
-    plain = [weight for weight in network.parameters() if weight.requires_grad and weight.ndim <= 1]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+def parameter_groups(
+    network: nn.Module, weight_decay: float, head_decay: float | None = None
+) -> list[dict[str, object]]:
+    """Weight decay on matrices and kernels only: biases and normalisation have one dimension.
+
+    Args:
+        network: a head, or a network with one.
+        weight_decay: of all of it.
+        head_decay: of the head's matrix, where it has one of its own.
+    """
+    named = [(name, weight) for name, weight in network.named_parameters() if weight.requires_grad]
+    head = [weight for name, weight in named if name in ("linear.weight", "head.linear.weight")]
+    decayed = [weight for _, weight in named if weight.ndim > 1 and not any(weight is own for own in head)]
+    plain = [weight for _, weight in named if weight.ndim <= 1]
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": head, "weight_decay": weight_decay if head_decay is None else head_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
 
 
 def train(
@@ -150,9 +164,10 @@ def train(
     targets = torch.from_numpy(vectors).to(device)
     steps = math.ceil(rows.size / settings.batch)
     fused = device.type == "cuda"
-    groups = parameter_groups(network, settings.weight_decay)
+    groups = parameter_groups(network, settings.weight_decay, method.head_decay)
     optimizer = torch.optim.Adam(groups, lr=settings.learning_rate, fused=fused)
     schedule = _schedule(optimizer, settings, steps * settings.epochs)
+    offset = float(log_odds(tag_frequency(labels, rows)).mean())
     kind = autocast_type(settings.precision, device)
     scaler = torch.amp.GradScaler(device.type, enabled=kind is torch.float16)
     average = None
@@ -185,7 +200,7 @@ def train(
             wanted = torch.from_numpy(labels[chosen].toarray()).to(device).bool()
             with torch.autocast(device.type, kind, enabled=kind is not torch.float32):
                 principal = forward(inputs)
-            value = loss(principal, wanted, targets, method)
+            value = loss(principal, wanted, targets, method, offset)
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(value).backward()
             scaler.step(optimizer)
@@ -218,6 +233,12 @@ def train(
         network.load_state_dict(average.module.state_dict())
     network.eval()
     return pd.DataFrame(curve)
+
+
+def tag_frequency(labels: sp.csr_matrix, rows: np.ndarray) -> torch.Tensor:
+    """The share of the photos of `rows` that have each tag, of those that have any: (S,) float32."""
+    chosen = labels[rows[np.diff(labels.indptr)[rows] > 0]]
+    return torch.from_numpy(np.asarray(chosen.mean(axis=0), dtype=np.float32).ravel())
 
 
 def _schedule(

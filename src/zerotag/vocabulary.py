@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from zerotag.errors import ZerotagError
+from zerotag.lift import Lift
 
 
 @dataclass(frozen=True)
@@ -17,13 +18,17 @@ class Vocabulary:
 
     Attributes:
         tags: T names.
-        vectors: (T, d) float32, rows of unit length.
+        vectors: (T, d) float32, rows of unit length: what tags are scored by.
         seen: (T,) bool; unseen tags are never a training target.
+        words: the word vectors that `vectors` were lifted from, see `zerotag.lift`; None where they are the same.
+        sharpness: of the lift.
     """
 
     tags: list[str]
     vectors: np.ndarray
     seen: np.ndarray
+    words: np.ndarray | None = None
+    sharpness: float = 0.0
 
     @classmethod
     def read(cls, words: Path, split: Path) -> "Vocabulary":
@@ -39,29 +44,62 @@ class Vocabulary:
         if absent := [tag for tag in tags if tag not in listed]:
             raise ZerotagError(f"{split}: neither seen nor unseen: {', '.join(absent[:10])}. Run the split stage.")
         seen = np.array([listed[tag] == "seen" for tag in tags])
-        return cls(tags, np.load(words / "vectors.npy"), seen)
+        vectors = np.load(words / "vectors.npy")
+        if not (words / "lift.npz").is_file():
+            return cls(tags, vectors, seen)
+        with np.load(words / "lift.npz") as lift:
+            return cls(tags, vectors, seen, lift["words"], float(lift["sharpness"]))
+
+    def lifted(self, sharpness: float) -> "Vocabulary":
+        """The same tags with their vectors lifted; as they are where the sharpness is 0."""
+        if not sharpness:
+            return self
+        vectors = Lift(self.vectors[self.seen], sharpness)(self.vectors)
+        return Vocabulary(self.tags, vectors, self.seen, self.vectors, sharpness)
+
+    def lift(self, vectors: np.ndarray) -> np.ndarray:
+        """Word vectors as this vocabulary's are: (n, d) -> (n, S) where they are lifted."""
+        return vectors if self._lift is None else self._lift(vectors)
+
+    @cached_property
+    def _lift(self) -> Lift | None:
+        return None if self.words is None else Lift(self.words[self.seen], self.sharpness)
+
+    def vectors_after(self, columns: np.ndarray) -> np.ndarray:
+        """All tags' vectors as they would be had only the tags of `columns` been seen."""
+        return self.vectors if self.words is None else Lift(self.words[columns], self.sharpness)(self.words)
+
+    @property
+    def dimensions(self) -> int:
+        """Of the word vectors."""
+        return (self.vectors if self.words is None else self.words).shape[1]
 
     def write(self, folder: Path) -> None:
-        """Write `vocabulary.csv` (tag, split) and `vectors.npy`, for `read(folder, folder / "vocabulary.csv")`."""
+        """Write `vocabulary.csv` (tag, split), `vectors.npy` and, where they are lifted, `lift.npz`.
+
+        `read(folder, folder / "vocabulary.csv")` reads them.
+        """
         with (folder / "vocabulary.csv").open("w", newline="", encoding="utf-8") as lines:
             table = csv.writer(lines, lineterminator="\n")
             table.writerow(["tag", "split"])
             table.writerows(zip(self.tags, np.where(self.seen, "seen", "unseen").tolist(), strict=True))
         np.save(folder / "vectors.npy", self.vectors)
+        if self.words is not None:
+            np.savez(folder / "lift.npz", words=self.words, sharpness=self.sharpness)
 
     def seen_by(self, other: "Vocabulary") -> "Vocabulary":
-        """The same tags, seen where they are seen tags of another vocabulary: what a model was trained on.
+        """The same tags, seen and lifted as those of another vocabulary: what a model was trained on.
 
         Raises:
             ZerotagError: the word vectors are of different sizes.
         """
-        if self.vectors.shape[1] != other.vectors.shape[1]:
+        if self.dimensions != other.dimensions:
             raise ZerotagError(
-                f"The model's word vectors have {other.vectors.shape[1]} dimensions, the data's "
-                f"{self.vectors.shape[1]}: set words.source in params.yaml to the model's."
+                f"The model's word vectors have {other.dimensions} dimensions, the data's "
+                f"{self.dimensions}: set words.source in params.yaml to the model's."
             )
         seen = {tag for tag, is_seen in zip(other.tags, other.seen, strict=True) if is_seen}
-        return Vocabulary(self.tags, self.vectors, np.array([tag in seen for tag in self.tags], dtype=bool))
+        return Vocabulary(self.tags, other.lift(self.vectors), np.array([tag in seen for tag in self.tags], dtype=bool))
 
     @cached_property
     def digest(self) -> str:
