@@ -151,7 +151,7 @@ def report(results: dict[str, list[Result]], ablations: bool) -> str:
     splits = len(results[first])
     lines = [
         f"`{command}`, {date.today()}, {os.cpu_count()} CPU cores ({platform.machine()}): {photos},",
-        f"{UNSEEN} unseen tags, lite0 frozen at 224 pixels, GloVe 6B 50-d; mean ± standard deviation over {splits} splits.",
+        f"{UNSEEN} unseen tags, lite0 frozen at 224 pixels, GloVe 6B 50-d; mean ± deviation over {splits} splits.",
         "",
         "| | "
         + " | ".join(f"{task.upper()} {'mAP' if name == 'map' else name.upper()}" for task, name in FIGURES)
