@@ -12,7 +12,7 @@ from zerotag.dataset import Dataset
 from zerotag.errors import plain_exit
 from zerotag.evaluation import principal_vectors, score_matrix
 from zerotag.files import write_aside
-from zerotag.held_out import calibrate_end_to_end, calibrate_frozen, judge_calibration
+from zerotag.held_out import SCORED_PHOTOS, calibrate_end_to_end, calibrate_frozen, judge_calibration
 from zerotag.model import load_model
 from zerotag.settings import from_params, read_params
 from zerotag.training import TrainSettings
@@ -32,9 +32,10 @@ def main() -> None:
     else:
         fitted, how = calibrate_end_to_end(model, dataset, batch, seed, device)
 
-    principal = principal_vectors(model, dataset, dataset.test, device, batch, features)
+    judging = dataset.test[:: max(1, dataset.test.size // SCORED_PHOTOS)]
+    principal = principal_vectors(model, dataset, judging, device, batch, features)
     scores = score_matrix(principal, model.vocabulary.vectors)
-    labels = dataset.labels[dataset.test][:, dataset.columns(model.vocabulary.tags)].tocsr()
+    labels = dataset.labels[judging][:, dataset.columns(model.vocabulary.tags)].tocsr()
     judged = judge_calibration(fitted, model, scores, labels)
     for name, figures in judged.items():
         print(f"{name}: expected calibration error {100 * figures['expected_calibration_error']:.2f} points")

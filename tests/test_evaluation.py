@@ -1,4 +1,4 @@
-"""evaluate() against slow versions of its figures, and the paired bootstrap."""
+"""evaluate() against slow versions of its figures, and the bootstrap."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import scipy.sparse as sp
 from sklearn.metrics import average_precision_score
 
 from zerotag import evaluation
-from zerotag.bootstrap import draw_weights, paired_bootstrap, resampled_figures
+from zerotag.bootstrap import draw_weights, interval, resampled_figures
 from zerotag.evaluation import Evaluation, evaluate, score_matrix
 from zerotag.metrics import average_precision, expected_average_precision, top_k_counts
 from zerotag.vocabulary import Vocabulary
@@ -151,21 +151,21 @@ def test_random_scores_find_about_the_share_of_positives() -> None:
     assert judged.metrics["gzsl"]["map"] == pytest.approx(share, abs=2)
 
 
-def test_paired_bootstrap() -> None:
+def test_the_interval_of_a_difference() -> None:
     random = np.random.default_rng(0)
-    first = random.normal(0.5, 0.2, 200)
-    noisy = first + random.normal(0, 0.1, 200)
-    better = first + 0.1 + random.normal(0, 0.1, 200)
+    labels = sp.csr_matrix((random.random((300, 4)) < 0.3).astype(np.uint8))
+    first = labels.toarray() + random.normal(0, 1, (300, 4))
+    weights = draw_weights(300, 300, seed=0)
+    base = resampled_figures(first, labels, weights)["map"]
 
-    def interval(second: np.ndarray) -> tuple[float, float]:
-        return paired_bootstrap(lambda rows: (first[rows].mean(), second[rows].mean()), 200, repeats=300)
+    def difference(scores: np.ndarray) -> tuple[float, float]:
+        return interval(resampled_figures(scores, labels, weights)["map"] - base)
 
-    assert interval(first) == (0, 0)
-    low, high = interval(noisy)
-    assert low < 0 < high
-    low, high = interval(better)
-    assert 0.05 < low < 0.1 < high < 0.15
-    assert interval(better) == (low, high)
+    assert difference(first) == (0, 0)
+    low, high = difference(first + random.normal(0, 0.05, first.shape))
+    assert low < 0 < high and high - low < 0.05
+    low, _ = difference(first + 0.5 * labels.toarray())
+    assert low > 0
 
 
 def test_resampled_figures_equal_slow_ones_on_repeated_photos() -> None:

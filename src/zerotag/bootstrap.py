@@ -1,7 +1,5 @@
 """How far a figure would move with other test photos: bootstrap intervals over photos."""
 
-from collections.abc import Callable
-
 import numpy as np
 import scipy.sparse as sp
 
@@ -94,25 +92,3 @@ def interval(values: np.ndarray, figure: float | None = None) -> tuple[float, fl
     low, high = np.quantile(values, [0.025, 0.975])
     shift = 0.0 if figure is None else figure - values.mean()
     return float(low + shift), float(high + shift)
-
-
-def paired_bootstrap(
-    figure: Callable[[np.ndarray], tuple[float, float]], photos: int, repeats: int = 1000, seed: int = 0
-) -> tuple[float, float]:
-    """The 95% interval of a difference between two models on the same photos.
-
-    Args:
-        figure: both models' figure on the photos of the given rows.
-        photos: how many test photos there are.
-        repeats: resamples.
-        seed: of the resampling.
-
-    Returns:
-        The 2.5% and 97.5% quantiles of (second - first).
-    """
-    random = np.random.default_rng(seed)
-    differences = []
-    for _ in range(repeats):
-        first, second = figure(random.integers(photos, size=photos))
-        differences.append(second - first)
-    return interval(np.array(differences))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from zerotag.bootstrap import paired_bootstrap
+from zerotag.bootstrap import draw_weights, interval, resampled_figures
 from zerotag.dataset import Dataset
 from zerotag.errors import ZerotagError
 from zerotag.evaluation import principal_vectors, score_matrix
@@ -106,20 +106,17 @@ def compare(
         # Through the whole network: cached features may be of another backbone or other weights.
         principal = principal_vectors(model, dataset, dataset.test, device, batch, None, workers)
         scores.append(score_matrix(principal, vectors))
+    weights = draw_weights(len(dataset.test), repeats, seed)
     differences = []
     for columns in (np.flatnonzero(unseen), np.arange(len(tags))):
-        parts = [table[:, columns] for table in scores]
         truth = labels[:, columns].tocsr()
-
-        def both(rows: np.ndarray, parts=parts, truth=truth) -> tuple[float, float]:
-            first, second = (_mean_ap(part[rows], truth[rows]) for part in parts)
-            return first, second
-
-        first, second = both(np.arange(len(dataset.test)))
-        differences.append(Difference(first, second, *paired_bootstrap(both, len(dataset.test), repeats, seed)))
+        kept = np.flatnonzero(np.diff(truth.indptr))
+        figures, resampled = [], []
+        for table in scores:
+            part = np.ascontiguousarray(table[:, columns])
+            precisions = average_precision(part, truth, kept)
+            figures.append(100 * float(np.nanmean(precisions)) if kept.size else 0.0)
+            resampled.append(100 * resampled_figures(part, truth, weights, ks=())["map"])
+        first, second = figures
+        differences.append(Difference(first, second, *interval(resampled[1] - resampled[0], second - first)))
     return Comparison(len(dataset.test), len(tags), int(unseen.sum()), *differences)
-
-
-def _mean_ap(scores: np.ndarray, labels) -> float:
-    precisions = average_precision(scores, labels)
-    return 100 * float(np.nanmean(precisions)) if not np.isnan(precisions).all() else 0.0

@@ -22,6 +22,7 @@ from zerotag.model import Model
 from zerotag.training import TrainSettings, feature_batches, tag_frequency, train
 
 HELD_OUT_PHOTOS = HELD_OUT_TAGS = 0.2
+SCORED_PHOTOS = 10_000
 # Enough for the sigmoids of an end-to-end model, whose network has to run on each photo.
 END_TO_END_PHOTOS = 2000
 
@@ -43,7 +44,7 @@ def calibrate_frozen(
     """
     random = np.random.default_rng(settings.seed)
     apart = random.random(dataset.train.size) < HELD_OUT_PHOTOS
-    learn, rest = dataset.train[~apart], dataset.train[apart]
+    learn, rest = dataset.train[~apart], dataset.train[apart][:SCORED_PHOTOS]
     labels, seen = _seen(model, dataset)
     hidden = random.random(seen.size) < HELD_OUT_TAGS
     scores = []
