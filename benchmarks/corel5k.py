@@ -1,9 +1,10 @@
-"""The methods on Corel5K's photographs: python -m benchmarks.corel5k FOLDER [--seeds 5] [--ablations] [--out FILE].
+"""The methods on Corel5K's photographs: python -m benchmarks.corel5k FOLDER [--seeds 5] [--ablations] [--out FILE.md].
 
 FOLDER holds tags.csv (image,tags) and images/. The pipeline itself runs, in a copy of this checkout under
 work/corel5k, with nothing changed but params.yaml: 4,000 training and 500 test photos chosen by a hash of the
 name, 60 unseen tags, and one random split a seed. Differences come with the 95% interval of a paired bootstrap over
-photos, the mean over the splits in each resample.
+photos, the mean over the splits in each resample. --training-seeds trains each model so many times on each split.
+--out writes the table, and a plot of it beside it.
 
 --ablations changes one thing at a time. Choices are made by this table, so that it never sees the 500: it divides
 the 4,000 once more, by the same hash.
@@ -20,6 +21,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from datetime import date
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ import numpy as np
 import torch
 import yaml
 from flows.pipeline import workspace
+from matplotlib.figure import Figure
 
 from zerotag.bootstrap import draw_weights, interval, resampled_figures
 from zerotag.dataset import Dataset
@@ -75,6 +78,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     arguments.add_argument("folder", type=Path)
     arguments.add_argument("--seeds", type=int, default=5)
+    arguments.add_argument("--training-seeds", type=int, default=1)
     arguments.add_argument("--ablations", action="store_true")
     arguments.add_argument("--out", type=Path)
     options = arguments.parse_args()
@@ -85,14 +89,16 @@ def main() -> None:
         table = without_test_photos(table, work / "tags.csv")
     rows = ABLATIONS if options.ablations else METHODS
     results: dict[str, list[Result]] = {name: [] for name in rows}
-    for seed in range(options.seeds):
+    for seed, training_seed in product(range(options.seeds), range(options.training_seeds)):
         for name, (method, changes) in rows.items():
-            results[name].append(run(work, options.folder.resolve(), table, method, changes, seed))
-    text = report(results, options.ablations)
+            seeds = {"split": seed, "training": training_seed}
+            results[name].append(run(work, options.folder.resolve(), table, method, changes, seeds))
+    text = report(results, options.ablations, options.seeds, options.training_seeds)
     print(text)
     if options.out:
+        plot(results, options.out.with_suffix(".svg"))
         with write_aside(options.out) as draft:
-            draft.write_text(text + "\n", encoding="utf-8")
+            draft.write_text(f"# Corel5K\n\n![mAP by method]({options.out.stem}.svg)\n\n{text}\n", encoding="utf-8")
 
 
 def without_test_photos(table: Path, target: Path) -> Path:
@@ -106,12 +112,13 @@ def without_test_photos(table: Path, target: Path) -> Path:
     return target
 
 
-def run(work: Path, folder: Path, table: Path, method: str, changes: dict[str, Any], seed: int) -> Result:
+def run(work: Path, folder: Path, table: Path, method: str, changes: dict[str, Any], seeds: dict[str, int]) -> Result:
     """Train and evaluate one model through the pipeline, and resample its figures."""
     params = yaml.safe_load((PROJECT / "params.yaml").read_text())
     params["source"] = "csv"
     params["sources"]["csv"] = {"table": str(table), "photos": str(folder / "images"), "test": TEST}
-    params["split"] = {"kind": "random", "unseen": UNSEEN, "seed": seed}
+    params["split"] = {"kind": "random", "unseen": UNSEEN, "seed": seeds["split"]}
+    params["seed"] = seeds["training"]
     params["methods"] = [method]
     params["method"][method] = {**params["method"][method], **changes}
     params["evaluate"]["resamples"] = 0
@@ -138,32 +145,44 @@ def run(work: Path, folder: Path, table: Path, method: str, changes: dict[str, A
             np.ascontiguousarray(scores[:, part]), labels[:, np.flatnonzero(part)].tocsr(), weights
         ).items()
     }
-    print(
-        f"seed {seed}: {method} {changes or ''}: {metrics['zsl']['map']:.1f} {metrics['gzsl']['map']:.1f}", flush=True
-    )
+    figures = f"ZSL mAP {metrics['zsl']['map']:.1f}, GZSL mAP {metrics['gzsl']['map']:.1f}"
+    print(f"{seeds} {method} {changes or ''}: {figures}", flush=True)
     return Result({column: metrics[column[0]][column[1]] for column in FIGURES}, resampled)
 
 
-def report(results: dict[str, list[Result]], ablations: bool) -> str:
+def plot(results: dict[str, list[Result]], file: Path) -> None:
+    """ZSL and GZSL mAP, mean and standard deviation."""
+    figure = Figure(figsize=(8, 0.6 + 0.3 * len(results)), layout="constrained")
+    both = figure.subplots(1, 2, sharey=True)
+    both[0].invert_yaxis()  # and the other, which shares it
+    for axes, task in zip(both, ("zsl", "gzsl"), strict=True):
+        values = [[result.figures[task, "map"] for result in of_split] for of_split in results.values()]
+        means, spreads = [np.mean(each) for each in values], [np.std(each, ddof=len(each) > 1) for each in values]
+        axes.barh(list(results), means, xerr=spreads, color="#4a5bd4", ecolor="#c96a1b")
+        axes.set_xlabel(f"{task.upper()} mAP, %")
+    with write_aside(file) as draft:
+        figure.savefig(draft, format="svg", metadata={"Date": None})
+
+
+def report(results: dict[str, list[Result]], ablations: bool, splits: int, training_seeds: int) -> str:
     [first, *others] = results
     command = "python -m benchmarks.corel5k FOLDER" + " --ablations" * ablations
     photos = "3,500 training and 500 validation photos" if ablations else "4,000 training and 500 test photos"
-    splits = len(results[first])
+    columns = [f"{task.upper()} {'mAP' if name == 'map' else name.upper()}" for task, name in FIGURES]
+    header = ["| | " + " | ".join(columns) + " |", "|---" * (len(FIGURES) + 1) + "|"]
     lines = [
-        f"`{command}`, {date.today()}, {os.cpu_count()} CPU cores ({platform.machine()}): {photos},",
-        f"{UNSEEN} unseen tags, lite0 frozen at 224 pixels, GloVe 6B 50-d; mean ± deviation over {splits} splits.",
+        f"`{command}`, {date.today()}, {os.cpu_count()} CPU cores ({platform.machine()}):",
+        f"{photos}, {UNSEEN} unseen tags, lite0 frozen at 224 pixels, GloVe 6B 50-d;",
+        f"mean ± standard deviation; splits: {splits}, training seeds: {training_seeds}.",
         "",
-        "| | "
-        + " | ".join(f"{task.upper()} {'mAP' if name == 'map' else name.upper()}" for task, name in FIGURES)
-        + " |",
-        "|---" * (len(FIGURES) + 1) + "|",
+        *header,
     ]
     for name, of_split in results.items():
         values = np.array([[result.figures[column] for column in FIGURES] for result in of_split])
-        spread = values.std(axis=0, ddof=1) if splits > 1 else np.zeros(len(FIGURES))
+        spread = values.std(axis=0, ddof=len(values) > 1)
         cells = [f"{m:.1f} ± {d:.1f}" for m, d in zip(values.mean(axis=0), spread, strict=True)]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    lines += ["", f"Against {first}, with the 95% interval of a paired bootstrap over photos:", "", lines[3], lines[4]]
+    lines += ["", f"Against {first}, with the 95% interval of a paired bootstrap over photos:", "", *header]
     for name in others:
         cells = []
         for column in FIGURES:
