@@ -75,8 +75,9 @@ def fetch(settings: NusWideSettings, raw: Path, work: Path, lock: Path) -> None:
                     asyncio.run(_fetch_photos(wanted, source, store, settings))
                     if not _drop_placeholders(store):
                         break
-        _write_missing(source, store, work)
-        _demand(settings.min_share, source, store, work)
+        missing = _missing(source, store)
+        _write_missing(source, store, missing, work)
+        _demand(settings.min_share, missing, work)
         with write_aside(raw) as draft:
             for part in ("official", "archives", "photos", "missing.csv", "missing_by_tag.csv"):
                 if (work / part).exists():
@@ -282,9 +283,8 @@ def _missing(source: Source, store: PhotoStore) -> np.ndarray:
     return np.array([not _stored(store, name) for name in source.ids])
 
 
-def _write_missing(source: Source, store: PhotoStore, folder: Path) -> None:
+def _write_missing(source: Source, store: PhotoStore, missing: np.ndarray, folder: Path) -> None:
     """Write the tables of what is missing, by photo, and by split and tag; print their sums."""
-    missing = _missing(source, store)
     parts = {"train": source.train, "test": ~source.train}
     with write_aside(folder / "missing.csv") as draft, draft.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
@@ -316,8 +316,8 @@ def _by_tag(source: Source, part: np.ndarray, missing: np.ndarray) -> Iterator[t
     yield from zip(source.tags, photos.tolist(), lost.tolist(), strict=True)
 
 
-def _demand(min_share: float, source: Source, store: PhotoStore, work: Path) -> None:
-    share = 1 - _missing(source, store).mean()
+def _demand(min_share: float, missing: np.ndarray, work: Path) -> None:
+    share = 1 - missing.mean()
     if share < min_share:
         raise ZerotagError(
             f"Only {share:.1%} of the photos are here, fewer than {min_share:.0%} (params.yaml: "

@@ -1,7 +1,6 @@
 """Fetch over HTTP what the real web serves: slow, cut off, moved, busy, gone."""
 
 import asyncio
-import hashlib
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -126,15 +125,14 @@ async def get(web: Web, url: str, wrong: Callable[[bytes], str] = lambda data: "
     raise AssertionError("tenacity returns or raises")
 
 
-async def get_file(web: Web, url: str, file: Path) -> str:
-    """Fetch a file of any size to `file`, written aside and renamed; returns its SHA-256.
+async def get_file(web: Web, url: str, file: Path) -> None:
+    """Fetch a file of any size to `file`, written aside and renamed.
 
     Raises:
         GoneError, UnavailableError: as `get`.
     """
     async for attempt in _attempts(web.settings):
         with attempt, write_aside(file) as draft:
-            digest = hashlib.sha256()
             async with _answer(web, url) as response:
                 with (
                     draft.open("wb") as out,
@@ -142,9 +140,7 @@ async def get_file(web: Web, url: str, file: Path) -> str:
                 ):
                     async for chunk in response.content.iter_chunked(_CHUNK):
                         out.write(chunk)
-                        digest.update(chunk)
                         bar.update(len(chunk))
-    return digest.hexdigest()
 
 
 @asynccontextmanager
