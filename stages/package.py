@@ -18,7 +18,7 @@ from zerotag.files import write_aside
 from zerotag.model import load_model
 from zerotag.package import PackageSettings, git_revision, write_package
 from zerotag.settings import from_params, read_params
-from zerotag.words import load_lexicon
+from zerotag.words import WordSettings, lexicon_of
 
 # What the serving process imports; the Bento pins the versions that are installed here.
 REQUIREMENTS = [
@@ -30,7 +30,8 @@ LICENCES = {
     "code": "zerotag: Apache-2.0. Network definitions: timm, Apache-2.0.",
     "weights": "The backbone's weights come from {weights}; the pip package of EfficientNet-Lite0 is Apache-2.0. They "
     "were trained on ImageNet, whose photographs are for non-commercial research: judge for yourself what that means.",
-    "words": "Word vectors from {words}; GloVe is under the Public Domain Dedication and License 1.0.",
+    "words": "Word vectors from {words}; GloVe is under the Public Domain Dedication and License 1.0, MiniLM under "
+    "Apache-2.0.",
     "photos": "Trained on {source}; the licence of these photographs is their owner's matter.",
 }
 
@@ -69,7 +70,7 @@ def main() -> None:
         Path("served"),
         network,
         model.vocabulary,
-        load_lexicon(model.info["data"]["words"]),
+        lexicon_of(from_params(WordSettings, model.info["words"], "words"), settings.words, Path("work/lexicon")),
         Calibration.read(Path("calibration/calibration.json")),
         info,
         settings.words,

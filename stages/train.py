@@ -101,6 +101,7 @@ def main(backbone_name: str, method_name: str) -> None:
             "words": params["words"]["source"],
             "dimensions": vocabulary.dimensions,
         },
+        "words": params["words"],
         "device": device.type,
         "hardware": f"{hardware}, {platform.machine()}",
         "seconds": round(time.monotonic() - started, 1),

@@ -27,7 +27,9 @@ def workspace(trained: Path, packaged: Path, tmp_path_factory: pytest.TempPathFa
     model = folder / "models" / "test_efficientnet" / "sdl"
     shutil.copytree(trained, model)
     info = json.loads((model / "model.json").read_text())
-    info |= {"weights": "none", "principal_vectors": 3, "data": {"words": f"file:{folder / 'words.txt'}"}}
+    info |= {"weights": "none", "principal_vectors": 3}
+    info["data"] = {"words": f"file:{folder / 'words.txt'}"}
+    info["words"] = {"source": f"file:{folder / 'words.txt'}", "max_missing_share": 0.1}
     (model / "model.json").write_text(json.dumps(info))
     for place in ("exported", "calibration", "evaluation/test_efficientnet/sdl"):
         (folder / place).mkdir(parents=True)

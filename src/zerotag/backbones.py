@@ -1,7 +1,8 @@
 """Backbones from timm: a photo becomes one feature vector.
 
 The supplement's are `vgg19`, `resnet50` and `tresnet_m`; `tf_efficientnet_lite0` is the default, as its
-ImageNet weights come as a pip package. Any other timm name works too.
+ImageNet weights come as a pip package. Any other timm name works too: a CLIP's or SigLIP's image tower, such as
+`vit_base_patch16_clip_224` with the weights `hub:openai`, goes well with its text tower as the words' encoder.
 """
 
 import importlib
@@ -53,8 +54,8 @@ def build_backbone(name: str, weights: str = "none") -> Backbone:
 
     Args:
         name: a timm model name.
-        weights: `package` (the pip package's ImageNet weights), `hub` (timm's, needs a network), `none`
-            (random), or the path of a state dict.
+        weights: `package` (the pip package's ImageNet weights), `hub` (timm's, needs a network), `hub:TAG` (those of
+            timm's that have this tag), `none` (random), or the path of a state dict.
 
     Raises:
         ZerotagError: an unknown backbone, weights that cannot be had, or a file that does not fit.
@@ -63,8 +64,9 @@ def build_backbone(name: str, weights: str = "none") -> Backbone:
         close = get_close_matches(name, timm.list_models(), n=3)
         hint = f" Did you mean {', '.join(close)}?" if close else ""
         raise ZerotagError(f"params.yaml: backbone {name!r} is unknown to timm {timm.__version__}.{hint}")
+    hub, _, tag = weights.partition(":")
     try:
-        network = timm.create_model(name, pretrained=weights == "hub", num_classes=0)
+        network = timm.create_model(f"{name}.{tag}" if tag else name, pretrained=hub == "hub", num_classes=0)
     except (OSError, RuntimeError) as error:
         raise ZerotagError(
             f"{name}: the weights could not be fetched ({error}). They need a network the first time; "
@@ -76,7 +78,7 @@ def build_backbone(name: str, weights: str = "none") -> Backbone:
         module, file, (centre, scale) = _package(name)
         _load_in_order(network, Path(module) / file)
         mean, std = (centre,) * 3, (scale,) * 3
-    elif weights not in ("hub", "none"):
+    elif hub not in ("hub", "none"):
         _load_file(network, name, Path(weights))
     return Backbone(network, mean, std)
 

@@ -1,7 +1,7 @@
 """Features of photos under a frozen backbone, computed once, in blocks that survive an interruption."""
 
-import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +10,9 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torchvision.transforms import v2
-from tqdm import tqdm
 
 from zerotag.backbones import Backbone
+from zerotag.blocks import block_folder, in_blocks
 from zerotag.dataset import Dataset
 from zerotag.files import write_aside
 from zerotag.photos import open_photo
@@ -104,28 +104,17 @@ def compute_features(
     Returns:
         (N, F) float32; rows of photos that do not decode are zero.
     """
-    work = work / hashlib.sha256(key.encode()).hexdigest()[:16]
-    work.mkdir(parents=True, exist_ok=True)
     backbone = backbone.to(device).to(memory_format=torch.channels_last).eval()
     usable = np.flatnonzero(dataset.usable)
     features = np.zeros((len(dataset.photos), backbone.features), dtype=np.float32)
-    with tqdm(total=usable.size, desc="features", unit="photo") as bar:
-        for start in range(0, usable.size, _BLOCK):
-            rows = usable[start : start + _BLOCK]
-            block = work / f"{start:09d}.npy"
-            if not block.exists():
-                values = []
-                for part in features_of(backbone, dataset, rows, size, batch, device):
-                    values.append(part)
-                    bar.update(len(part))
-                with write_aside(block) as draft, draft.open("wb") as out:
-                    np.save(out, np.concatenate(values))
-            else:
-                bar.update(rows.size)
-            features[rows] = np.load(block)
+    folder = block_folder(work, key)
+
+    def compute(rows: slice) -> Iterator[np.ndarray]:
+        return features_of(backbone, dataset, usable[rows], size, batch, device)
+
+    for rows, block in in_blocks(usable.size, _BLOCK, compute, folder, "features", "photo"):
+        features[usable[rows]] = block
     with write_aside(file) as draft, draft.open("wb") as out:
         np.save(out, features)
-    for block in work.iterdir():
-        block.unlink()
-    work.rmdir()
+    shutil.rmtree(folder)
     return features

@@ -11,6 +11,8 @@ from functools import cached_property
 
 import numpy as np
 
+from zerotag.lexicon import unit
+
 # Keeps the root of K finite where two seen tags have the same vector.
 _JITTER = 1e-3
 
@@ -45,8 +47,3 @@ class Lift:
     def __call__(self, vectors: np.ndarray) -> np.ndarray:
         """(n, d) unit word vectors -> (n, S) float32 unit vectors."""
         return unit(self._kernel(self._centred(vectors)) @ self._root).astype(np.float32)
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Rows of length 1; a row of zeros stays."""
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)

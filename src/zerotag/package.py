@@ -8,7 +8,7 @@
     vectors.npy        (T, d) float32 unit vectors of the vocabulary, which tags are scored by
     lift.npz           the word vectors that they were lifted from, where they were
     lexicon.txt        W words, one a line, the most frequent first: what any other word is looked up in
-    lexicon.npy        (W, d) float16 unit word vectors of them, not lifted
+    lexicon.npy        (W, d) float16 word vectors of them, not lifted
     calibration.json   score to probability, by tag
 """
 
@@ -76,8 +76,7 @@ def write_lexicon(lexicon: Lexicon, folder: Path, words: int) -> None:
     chosen = [(word, row) for word, row in lexicon.index.items() if "\n" not in word and "\r" not in word][:words]
     table = np.empty((len(chosen), lexicon.vectors.shape[1]), dtype=np.float16)
     for start in range(0, len(chosen), _BLOCK):
-        block = np.asarray(lexicon.vectors[[row for _, row in chosen[start : start + _BLOCK]]], dtype=np.float32)
-        table[start : start + _BLOCK] = block / np.maximum(np.linalg.norm(block, axis=1, keepdims=True), 1e-12)
+        table[start : start + _BLOCK] = lexicon.vectors[[row for _, row in chosen[start : start + _BLOCK]]]
     np.save(folder / "lexicon.npy", table)
     (folder / "lexicon.txt").write_text("".join(f"{word}\n" for word, _ in chosen), encoding="utf-8", newline="\n")
 

