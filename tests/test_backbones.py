@@ -15,7 +15,7 @@ from conftest import picture
 from PIL import Image
 from torchvision.transforms.v2.functional import resize, to_dtype, to_image
 
-from zerotag.backbones import Backbone, build_backbone
+from zerotag.backbones import Backbone, build_backbone, cut
 from zerotag.errors import ZerotagError
 from zerotag.features import input_transform
 from zerotag.photos import open_photo
@@ -171,3 +171,33 @@ def test_the_hub_without_a_network(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
     assert f"zerotag: {TINY}: the weights could not be fetched" in done.stderr
     assert "set weights to package, none or a file's path" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("tf_efficientnet_lite0", "blocks.5"),
+        ("vgg19", "pre_logits"),
+        ("resnet50", "layer4"),
+        ("resnet50", "layer4.1"),
+        ("tresnet_m", "body.layer4"),
+    ],
+)
+def test_the_parts_of_a_cut_backbone_are_the_whole(name: str, layer: str) -> None:
+    backbone = build_backbone(name).eval()
+    first, last = cut(backbone, layer)
+    photos = torch.rand(2, 3, 64, 64)
+    with torch.inference_mode():
+        whole = backbone(photos)
+        torch.testing.assert_close(last(first(photos)), whole)
+    with torch.no_grad():  # one network, not a copy
+        for weight in last.parameters():
+            weight.add_(0.1)
+    with torch.inference_mode():
+        assert not torch.equal(backbone(photos), whole)
+        torch.testing.assert_close(last(first(photos)), backbone(photos))
+
+
+@pytest.mark.parametrize("layer", ["", "layer9", "layer4.0.conv2"])  # a shortcut goes past the last one
+def test_where_a_backbone_cannot_be_cut(layer: str) -> None:
+    fails(lambda: cut(build_backbone("test_resnet"), layer), "train.trained_from", repr(layer), "layer4", "end_to_end")

@@ -62,13 +62,13 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def compute(backbone: Backbone, dataset: Dataset, folder: Path, key: str = "a", batch: int = 3) -> np.ndarray:
     device = torch.device("cpu")
-    return compute_features(backbone, dataset, 32, batch, device, folder / "f.npy", folder / "work" / "f", key)
+    compute_features(backbone, dataset, 32, batch, device, folder / "f.npy", folder / "work" / "f", key)
+    return np.load(folder / "f.npy")
 
 
 def test_a_row_is_the_backbones_answer_to_the_photo(dataset: Dataset, backbone: Backbone, tmp_path: Path) -> None:
     features = compute(backbone, dataset, tmp_path)
     assert features.shape == (12, backbone.features) and features.dtype == np.float32
-    assert np.array_equal(np.load(tmp_path / "f.npy"), features)
     for row in (0, 4, 6, 11):
         photo = input_transform(32)(open_photo(dataset.photo_bytes(row), "photo"))
         with torch.inference_mode():

@@ -21,16 +21,19 @@ def words(count: int, dimensions: int, seed: int = 0) -> np.ndarray:
     return unit(np.random.default_rng(seed).standard_normal((count, dimensions))).astype(np.float32)
 
 
-@given(st.integers(2, 30), st.integers(2, 12), st.floats(0.5, 12), st.integers(0, 99))
-def test_dot_products_of_seen_tags_are_the_kernel(count: int, dimensions: int, sharpness: float, seed: int) -> None:
+@given(st.integers(2, 30), st.integers(2, 12), st.lists(st.floats(0.5, 12), min_size=1, max_size=3), st.integers(0, 99))
+def test_dot_products_of_seen_tags_are_the_kernel(
+    count: int, dimensions: int, sharpness: list[float], seed: int
+) -> None:
     seen = words(count, dimensions, seed)
-    lifted = Lift(seen, sharpness)(seen)
+    lifted = Lift(seen, tuple(sharpness))(seen)
     assert lifted.shape == (count, count)
     np.testing.assert_allclose(np.linalg.norm(lifted, axis=1), 1, atol=1e-5)
     centred = unit(seen.astype(float) - seen.astype(float).mean(axis=0))
     for first in range(min(count, 4)):
         for second in range(min(count, 4)):
-            kernel = np.exp(sharpness * (centred[first] @ centred[second] - 1))
+            angle = centred[first] @ centred[second] - 1
+            kernel = sum(np.exp(each * angle) for each in sharpness) / len(sharpness)
             # The jitter, which keeps like tags apart, moves it a little.
             assert lifted[first] @ lifted[second] == pytest.approx(kernel, abs=0.02)
 
@@ -38,7 +41,7 @@ def test_dot_products_of_seen_tags_are_the_kernel(count: int, dimensions: int, s
 def test_a_word_lies_near_the_seen_words_that_it_resembles() -> None:
     seen = words(20, 10)
     near = unit(seen[3] + 0.2 * words(1, 10, 5)[0])
-    lift = Lift(seen, 8.0)
+    lift = Lift(seen, (8.0,))
     likeness = lift(near[None])[0] @ lift(seen).T
     assert likeness.argmax() == 3 and likeness[3] > 0.5
 
@@ -46,13 +49,13 @@ def test_a_word_lies_near_the_seen_words_that_it_resembles() -> None:
 def test_more_classifiers_than_dimensions() -> None:
     seen = words(30, 5)
     assert np.linalg.matrix_rank(seen) == 5
-    assert np.linalg.matrix_rank(Lift(seen, 8.0)(seen)) == 30
+    assert np.linalg.matrix_rank(Lift(seen, (8.0,))(seen)) == 30
 
 
 def test_a_lifted_vocabulary_is_kept_whole(tmp_path: Path) -> None:
     plain = Vocabulary([f"t{number}" for number in range(12)], words(12, 6), np.arange(12) % 3 > 0)
-    lifted = plain.lifted(8.0)
-    assert plain.lifted(0.0) is plain and plain.lift(words(2, 6)).shape == (2, 6)
+    lifted = plain.lifted((2.0, 8.0))
+    assert plain.lifted(()) is plain and plain.lift(words(2, 6)).shape == (2, 6)
     assert lifted.vectors.shape == (12, 8) and lifted.dimensions == 6
     lifted.write(tmp_path)
     back = Vocabulary.read(tmp_path, tmp_path / "vocabulary.csv")
@@ -69,7 +72,7 @@ def test_a_lifted_vocabulary_is_kept_whole(tmp_path: Path) -> None:
 
 def test_a_head_begins_with_what_is_frequent() -> None:
     random = np.random.default_rng(0)
-    vectors = Lift(words(9, 4), 8.0)(words(9, 4))
+    vectors = Lift(words(9, 4), (8.0,))(words(9, 4))
     features = torch.from_numpy(random.random((200, 12)).astype(np.float32))
     frequency = torch.linspace(0.02, 0.6, 9)
     head = Head(12, METHODS["sdl_plus"], 9)
@@ -98,7 +101,7 @@ def test_a_packaged_model_scores_any_word_in_the_lifted_space(tmp_path: Path) ->
     torch.manual_seed(0)
     backbone = build_backbone("test_efficientnet", "none")
     seen = np.array([tag not in ("dog", "sea", "tree") for tag in TAGS])
-    vocabulary = Vocabulary(TAGS, words(len(TAGS), 50), seen).lifted(8.0)
+    vocabulary = Vocabulary(TAGS, words(len(TAGS), 50), seen).lifted((2.0, 8.0))
     head = Head(backbone.features, METHODS["sdl_plus"], vocabulary.vectors.shape[1])
     torch.nn.init.normal_(head.linear.weight)
     info = {"backbone": "test_efficientnet", "size": 64}

@@ -23,11 +23,14 @@ import yaml
 from PIL import Image
 
 from zerotag.augment import TrainingPhotos, cutout
+from zerotag.backbones import build_backbone, cut
 from zerotag.dataset import Dataset
 from zerotag.errors import ZerotagError
+from zerotag.evaluation import principal_vectors
 from zerotag.features import photo_batches
 from zerotag.methods import METHODS, Head, Method
 from zerotag.metrics import average_precision
+from zerotag.model import load_model
 from zerotag.prepare import PrepareSettings, prepare
 from zerotag.sources.base import PhotoFile, Source
 from zerotag.training import (
@@ -222,11 +225,14 @@ def test_a_constant_rate_stays_and_an_unknown_schedule_is_named(tmp_path: Path) 
 def test_weight_decay_spares_biases_and_normalisation() -> None:
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Linear(4, 2))
     network[0].weight.requires_grad_(True)
-    decayed, head, plain = parameter_groups(network, 0.3)
+    settings = TrainSettings(weight_decay=0.3, learning_rate=0.01)
+    decayed, head, plain = parameter_groups(network, settings)
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.3, 0.0)
     assert head["params"] == []
     own = Head(FEATURES, METHODS["sdl_plus"], DIMENSIONS)
-    body, head, rest = parameter_groups(own, 0.3, 0.7)
+    assert {group["lr"] for group in (decayed, head, plain)} == {0.01}
+    body, head, rest = parameter_groups(own, replace(settings, head_learning_rate=0.1), 0.7)
+    assert [group["lr"] for group in (body, head, rest)] == [0.01, 0.1, 0.01]
     assert body["params"] == [] and [id(weight) for weight in head["params"]] == [id(own.linear.weight)]  # type: ignore[attr-defined]
     assert [id(weight) for weight in rest["params"]] == [id(own.linear.bias)]  # type: ignore[attr-defined]
     assert (head["weight_decay"], rest["weight_decay"]) == (0.7, 0.0)
@@ -483,3 +489,69 @@ def test_frozen_mode_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert metrics["gzsl"]["images"] == 4
     network = torch.load("models/test_resnet/sdl/model.pt", weights_only=True)
     assert network["head.linear.weight"].shape[0] == 2 * 10
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_partial_mode(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies before the layer stays to the bit, what comes after learns, and the whole network is what is judged."""
+    params = prepared_project(tmp_path, 16)
+    params["train"]["mode"] = "partial"
+    params["train"]["trained_from"]["test_resnet"] = "layer3"
+    params["train"]["frozen"].update(epochs=1, batch=8)
+    params["train"]["partial"].update(epochs=2, batch=4, learning_rate=0.01)
+    write_params(tmp_path, params)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["features.py", "test_resnet"])
+    stage("features")
+    activations = np.load("features/test_resnet.npy")
+    assert activations.dtype == np.float16 and activations.ndim == 4 and len(activations) == 16
+    stage("train").main("test_resnet", method)
+    folder = Path(f"models/test_resnet/{method}")
+    info = json.loads((folder / "model.json").read_text())
+    assert (info["mode"], info["trained_from"], info["size"]) == ("partial", "layer3", 64)
+    assert len(pd.read_csv(folder / "curve.csv")) == 2
+    torch.manual_seed(params["seed"])
+    before = {f"backbone.{name}": each for name, each in build_backbone("test_resnet").state_dict().items()}
+    after = torch.load(folder / "model.pt", weights_only=True)
+    changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert changed and all(
+        name.startswith(("backbone.network.layer3.", "backbone.network.layer4.")) for name in changed
+    )
+    assert not any("running" in name or "num_batches" in name for name in changed)  # batch_statistics: false
+    assert list(Path("work/checkpoints").iterdir()) == []
+    stage("evaluate").main("test_resnet", method)
+    dataset, model = Dataset.read(Path("prepared")), load_model(folder)
+    from_photos = principal_vectors(model, dataset, dataset.test, CPU, 4, None)
+    _, last = cut(model.network.backbone, "layer3")
+    with torch.inference_mode():
+        from_activations = model.network.head(last(torch.from_numpy(activations[dataset.test]).float())).numpy()
+    np.testing.assert_allclose(from_activations, from_photos, atol=0.02 * float(np.abs(from_photos).max()))
+
+
+def test_the_head_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a learning rate of nothing the model is the frozen one, and its head has learnt."""
+    params = prepared_project(tmp_path, 16)
+    params["train"]["frozen"].update(epochs=2, batch=4, learning_rate=0.01)
+    nothing = {"learning_rate": 1e-12, "head_first": True, "batch_statistics": False, "epochs": 1, "weight_decay": 0.0}
+    params["train"]["end_to_end"].update(nothing)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["features.py", "test_resnet"])
+    heads = {}
+    for mode in ("frozen", "end_to_end"):
+        params["train"]["mode"] = mode
+        write_params(tmp_path, params)
+        if mode == "frozen":
+            stage("features")
+        stage("train").main("test_resnet", "sdl")
+        heads[mode] = torch.load("models/test_resnet/sdl/model.pt", weights_only=True)["head.linear.weight"]
+    torch.testing.assert_close(heads["end_to_end"], heads["frozen"], atol=1e-5, rtol=1e-4)
+
+
+def test_a_mode_that_there_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = prepared_project(tmp_path, 8)
+    monkeypatch.chdir(tmp_path)
+    for mode, message in (("half", "train.mode = 'half' is unknown"), ("partial", "trained_from names no layer of")):
+        params["train"]["mode"] = mode
+        write_params(tmp_path, params)
+        with pytest.raises(ZerotagError, match=message):
+            stage("train").main("test_resnet", "sdl")

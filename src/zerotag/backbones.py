@@ -13,7 +13,9 @@ from typing import Any
 import timm
 import torch
 from timm.data import resolve_model_data_config
-from torch import nn
+from timm.models import get_notrace_functions, get_notrace_modules
+from torch import fx, nn
+from torch.fx.passes.split_module import split_module
 
 from zerotag.errors import ZerotagError
 
@@ -81,6 +83,70 @@ def build_backbone(name: str, weights: str = "none") -> Backbone:
     elif hub not in ("hub", "none"):
         _load_file(network, name, Path(weights))
     return Backbone(network, mean, std)
+
+
+def cut(backbone: Backbone, layer: str) -> tuple[nn.Module, nn.Module]:
+    """Two networks that share a backbone's weights: photos to what goes into a layer, and that to features.
+
+    Args:
+        backbone: (B, 3, S, S) in [0, 1] -> (B, F).
+        layer: the name of one of the network's modules, such as `blocks.5`.
+
+    Returns:
+        (B, 3, S, S) -> (B, …), and (B, …) -> (B, F).
+
+    Raises:
+        ZerotagError: the network has no such layer, or more than its input goes past it.
+    """
+    reached = False
+
+    def part(node: fx.Node) -> int:
+        nonlocal reached
+        reached |= node.op == "call_module" and f"{node.target}.".startswith(f"{layer}.")
+        return int(reached)
+
+    try:
+        graph = fx.GraphModule(backbone.network, _Tracer().trace(backbone.network))
+        parts = split_module(graph, backbone.network, part)
+        # One after the other, and nothing else: what the second takes is what the first gives.
+        calls = [node for node in parts.graph.nodes if node.op == "call_module"]
+        if len(calls) != 2 or calls[1].args != (calls[0],):
+            raise ValueError("there is no such layer, or others go past it")
+    except Exception as error:  # what a network does in Python, torch.fx may not follow, in many ways
+        names = ", ".join(name for name, _ in backbone.network.named_children())
+        raise ZerotagError(
+            f"params.yaml: train.trained_from: the backbone cannot be cut at {layer!r} ({error}). Take another of its "
+            f"layers ({names} or one inside of them), or train.mode: end_to_end."
+        ) from error
+    first, last = (parts.get_submodule(name) for name in ("submod_0", "submod_1"))
+    return _Scaled(backbone, first).train(backbone.training), last.train(backbone.training)
+
+
+class _Scaled(nn.Module):
+    """The first part of a cut backbone, which takes photos as the backbone does."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, backbone: Backbone, first: nn.Module):
+        super().__init__()
+        self.first = first
+        self.register_buffer("mean", backbone.mean)
+        self.register_buffer("std", backbone.std)
+
+    def forward(self, photos: torch.Tensor) -> torch.Tensor:
+        return self.first((photos - self.mean) / self.std)
+
+
+class _Tracer(fx.Tracer):
+    """Follows a timm network down to the modules that have weights, and to those that timm says cannot be followed."""
+
+    def __init__(self) -> None:
+        super().__init__(autowrap_functions=tuple(get_notrace_functions()))
+
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        weights = (*module.parameters(recurse=False), *module.buffers(recurse=False))
+        return bool(weights) or isinstance(module, tuple(get_notrace_modules())) or super().is_leaf_module(module, name)
 
 
 def _package(name: str) -> tuple[str, str, tuple[float, float]]:

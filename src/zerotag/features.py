@@ -1,4 +1,4 @@
-"""Features of photos under a frozen backbone, computed once, in blocks that survive an interruption."""
+"""What a network, or the first part of one, makes of photos: computed once, in blocks that survive an interruption."""
 
 import os
 import shutil
@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torchvision.transforms import v2
 
-from zerotag.backbones import Backbone
 from zerotag.blocks import block_folder, in_blocks
 from zerotag.dataset import Dataset
 from zerotag.files import write_aside
@@ -70,17 +70,17 @@ def default_workers(device: torch.device) -> int:
 
 
 def features_of(
-    backbone: Backbone, dataset: Dataset, rows: np.ndarray, size: int, batch: int, device: torch.device
+    network: nn.Module, dataset: Dataset, rows: np.ndarray, size: int, batch: int, device: torch.device
 ) -> Iterator[np.ndarray]:
-    """Features of the photos of `rows`, in order, a batch at a time: (B, F) float32."""
+    """What a network makes of the photos of `rows`, in order, a batch at a time: (B, …) float32."""
     photos = Photos(dataset, rows, input_transform(size))
     for pictures, _ in photo_batches(photos, batch, device, default_workers(device)):
         with torch.inference_mode():
-            yield backbone(pictures).float().cpu().numpy()
+            yield network(pictures).float().cpu().numpy()
 
 
 def compute_features(
-    backbone: Backbone,
+    network: nn.Module,
     dataset: Dataset,
     size: int,
     batch: int,
@@ -88,33 +88,35 @@ def compute_features(
     file: Path,
     work: Path,
     key: str,
-) -> np.ndarray:
-    """Compute the features of every usable photo.
+    kind: type[np.floating] = np.float32,
+) -> None:
+    """Compute what a network makes of every usable photo.
 
     Args:
-        backbone: is put on the device and in evaluation mode.
+        network: (B, 3, S, S) in [0, 1] -> (B, …); is put on the device and in evaluation mode.
         dataset: N photos.
         size: pixels of the input's side.
         batch: photos in a batch.
         device: where the network runs.
-        file: receives the features, written aside and renamed.
+        file: receives (N, …) numbers, written aside and renamed; rows of photos that do not decode are zero.
         work: keeps finished blocks while the work is interrupted; emptied at the end.
-        key: names what the features depend on; blocks of another key are not used.
-
-    Returns:
-        (N, F) float32; rows of photos that do not decode are zero.
+        key: names what the numbers depend on; blocks of another key are not used.
+        kind: of the numbers.
     """
-    backbone = backbone.to(device).to(memory_format=torch.channels_last).eval()
+    network = network.to(device).to(memory_format=torch.channels_last).eval()
+    with torch.inference_mode():
+        shape = network(torch.zeros(1, 3, size, size, device=device)).shape[1:]
     usable = np.flatnonzero(dataset.usable)
-    features = np.zeros((len(dataset.photos), backbone.features), dtype=np.float32)
     folder = block_folder(work, key)
 
     def compute(rows: slice) -> Iterator[np.ndarray]:
-        return features_of(backbone, dataset, usable[rows], size, batch, device)
+        for part in features_of(network, dataset, usable[rows], size, batch, device):
+            yield part.astype(kind)
 
-    for rows, block in in_blocks(usable.size, _BLOCK, compute, folder, "features", "photo"):
-        features[usable[rows]] = block
-    with write_aside(file) as draft, draft.open("wb") as out:
-        np.save(out, features)
+    with write_aside(file) as draft:
+        # On disk, not in memory: activations of a large data set take more.
+        table = np.lib.format.open_memmap(draft, mode="w+", dtype=kind, shape=(len(dataset.photos), *shape))
+        for rows, block in in_blocks(usable.size, _BLOCK, compute, folder, "features", "photo"):
+            table[usable[rows]] = block
+        table.flush()
     shutil.rmtree(folder)
-    return features

@@ -23,7 +23,7 @@ class Method:
     diversity_weight: weigh a photo by the variance of its tags' word vectors.
     per_negative: divide the ranking loss by the number of negatives as well.
     cross_entropy: of each tag by itself, instead of ranking tags of a photo: photos' scores of a tag then compare.
-    sharpness: of the lift of the word vectors (`zerotag.lift`); 0 leaves them as they are.
+    sharpness: of the lift of the word vectors (`zerotag.lift`), one or several; none leaves them as they are.
     standardise: the head takes the features' square roots, standardised.
     prior: the head has a bias, which begins with how frequent each tag is.
     head_decay: weight decay of the head's matrix; None: as for the rest of the network.
@@ -34,7 +34,7 @@ class Method:
     diversity_weight: bool = True
     per_negative: bool = False
     cross_entropy: bool = False
-    sharpness: float = 0.0
+    sharpness: tuple[float, ...] = ()
     standardise: bool = False
     prior: bool = False
     head_decay: float | None = None
@@ -46,7 +46,7 @@ METHODS: dict[str, Method] = {
         regularisation=0.0,
         diversity_weight=False,
         cross_entropy=True,
-        sharpness=4.0,
+        sharpness=(2.0, 4.0, 8.0),
         standardise=True,
         prior=True,
         head_decay=0.1,

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from zerotag.backbones import Backbone, build_backbone
+from zerotag.backbones import build_backbone
 from zerotag.errors import ZerotagError
 from zerotag.files import write_aside
 from zerotag.methods import Head, Method
@@ -27,9 +27,12 @@ from zerotag.vocabulary import Vocabulary
 
 
 class Network(nn.Module):
-    """Photos to principal vectors: (B, 3, S, S) in [0, 1] -> (B, M, d)."""
+    """Photos to principal vectors: (B, 3, S, S) in [0, 1] -> (B, M, d).
 
-    def __init__(self, backbone: Backbone, head: Head):
+    Its backbone may be the last part of one: then activations take the place of photos.
+    """
+
+    def __init__(self, backbone: nn.Module, head: Head):
         super().__init__()
         self.backbone = backbone
         self.head = head

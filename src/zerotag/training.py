@@ -1,8 +1,7 @@
 """The training loop: read it from top to bottom.
 
-One loop serves both modes. In `frozen` mode the network is the head alone and its input are cached features;
-in `end_to_end` mode it is backbone and head and its input are augmented photos. Started by `torchrun`, each
-process takes its share of every batch.
+One loop serves all modes (`zerotag.modes`): what learns is a head, a part of a network with its head, or a whole
+network. Started by `torchrun`, each process takes its share of every batch.
 """
 
 import math
@@ -17,6 +16,7 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
@@ -35,9 +35,14 @@ class TrainSettings:
     epochs: passes over the training photos.
     batch: photos in a batch, over all processes.
     learning_rate: the top of the schedule.
+    head_learning_rate: likewise, of the head's matrix, which begins at random where the backbone is pretrained; None:
+        as for the rest.
     schedule: one-cycle (rises, then falls to nothing) or constant.
     warm_up: share of the steps in which the rate of one-cycle rises.
     weight_decay: none on biases and normalisation.
+    head_first: the head is first trained alone, as in `frozen`: a backbone that learns from a head that knows nothing
+        forgets what it knew (Kumar et al., 2022).
+    batch_statistics: of batch normalisation, from each batch, as usual; off: the pretrained ones stay.
     size: pixels of the input's side.
     cutout: side of the grey square as a share of the picture's; 0 for none (end_to_end).
     moving_average: decay of the weights' moving average, such as 0.9997; 0 for none.
@@ -49,9 +54,12 @@ class TrainSettings:
     epochs: int = 10
     batch: int = 32
     learning_rate: float = 1e-3
+    head_learning_rate: float | None = None
     schedule: str = "one-cycle"
     warm_up: float = 0.1
     weight_decay: float = 3e-4
+    head_first: bool = False
+    batch_statistics: bool = True
     size: int = 224
     cutout: float = 0.5
     moving_average: float = 0.0
@@ -71,6 +79,10 @@ class Process:
     def first(self) -> bool:
         """Whether this is the process that writes and shows progress."""
         return self.rank == 0
+
+    def share(self, batch: int) -> int:
+        """How many photos of a whole batch this process takes."""
+        return len(range(self.rank, batch, self.world))
 
 
 def join_processes() -> tuple[Process, torch.device]:
@@ -103,23 +115,28 @@ def autocast_type(precision: str, device: torch.device) -> torch.dtype:
 
 
 def parameter_groups(
-    network: nn.Module, weight_decay: float, head_decay: float | None = None
+    network: nn.Module, settings: TrainSettings, head_decay: float | None = None
 ) -> list[dict[str, object]]:
     """Weight decay on matrices and kernels only: biases and normalisation have one dimension.
 
     Args:
         network: a head, or a network with one.
-        weight_decay: of all of it.
+        settings: its weight decay and learning rates.
         head_decay: of the head's matrix, where it has one of its own.
     """
+    decay, rate, head_rate = settings.weight_decay, settings.learning_rate, settings.head_learning_rate
     named = [(name, weight) for name, weight in network.named_parameters() if weight.requires_grad]
     head = [weight for name, weight in named if name in ("linear.weight", "head.linear.weight")]
     decayed = [weight for _, weight in named if weight.ndim > 1 and not any(weight is own for own in head)]
     plain = [weight for _, weight in named if weight.ndim <= 1]
     return [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": head, "weight_decay": weight_decay if head_decay is None else head_decay},
-        {"params": plain, "weight_decay": 0.0},
+        {"params": decayed, "weight_decay": decay, "lr": rate},
+        {
+            "params": head,
+            "weight_decay": decay if head_decay is None else head_decay,
+            "lr": rate if head_rate is None else head_rate,
+        },
+        {"params": plain, "weight_decay": 0.0, "lr": rate},
     ]
 
 
@@ -161,11 +178,14 @@ def train(
     if not rows.size:
         raise ZerotagError("No training photo has a seen tag. Look at split.csv and at the tags of the source.")
     network.to(device).train()
+    if not settings.batch_statistics:
+        for module in network.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
     targets = torch.from_numpy(vectors).to(device)
     steps = math.ceil(rows.size / settings.batch)
     fused = device.type == "cuda"
-    groups = parameter_groups(network, settings.weight_decay, method.head_decay)
-    optimizer = torch.optim.Adam(groups, lr=settings.learning_rate, fused=fused)
+    optimizer = torch.optim.Adam(parameter_groups(network, settings, method.head_decay), fused=fused)
     schedule = _schedule(optimizer, settings, steps * settings.epochs)
     offset = float(log_odds(tag_frequency(labels, rows)).mean())
     kind = autocast_type(settings.precision, device)
@@ -251,9 +271,8 @@ def _schedule(
         # the warm-up's steps less one and by the steps after it: leave one of each at least.
         rates = max(3, steps + 1)
         warm_up = min(max(settings.warm_up, 2 / rates), 1 - 1 / rates)
-        return torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, settings.learning_rate, total_steps=rates, pct_start=warm_up
-        )
+        tops = [group["lr"] for group in optimizer.param_groups]
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, tops, total_steps=rates, pct_start=warm_up)
     raise ZerotagError(f"params.yaml: train schedule {settings.schedule!r} is unknown; use one-cycle or constant.")
 
 
@@ -289,12 +308,13 @@ def _read_checkpoint(path: Path, key: str) -> dict | None:
 
 
 def feature_batches(features: np.ndarray, batch: int, device: torch.device) -> Batches:
-    """Batches of cached features, which lie on the device as a whole."""
+    """Batches of cached features or activations, (B, …) float32; the table lies on the device as a whole."""
     table = torch.from_numpy(features).to(device)
 
     def batches(rows: np.ndarray, epoch: int) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
         for start in range(0, rows.size, batch):
             chosen = rows[start : start + batch]
-            yield table[torch.from_numpy(chosen).to(device)], chosen
+            inputs = table[torch.from_numpy(chosen).to(device)].float()
+            yield inputs.contiguous(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs, chosen
 
     return batches

@@ -28,7 +28,7 @@ class Vocabulary:
     vectors: np.ndarray
     seen: np.ndarray
     words: np.ndarray | None = None
-    sharpness: float = 0.0
+    sharpness: tuple[float, ...] = ()
 
     @classmethod
     def read(cls, words: Path, split: Path) -> "Vocabulary":
@@ -48,10 +48,10 @@ class Vocabulary:
         if not (words / "lift.npz").is_file():
             return cls(tags, vectors, seen)
         with np.load(words / "lift.npz") as lift:
-            return cls(tags, vectors, seen, lift["words"], float(lift["sharpness"]))
+            return cls(tags, vectors, seen, lift["words"], tuple(lift["sharpness"].tolist()))
 
-    def lifted(self, sharpness: float) -> "Vocabulary":
-        """The same tags with their vectors lifted; as they are where the sharpness is 0."""
+    def lifted(self, sharpness: tuple[float, ...]) -> "Vocabulary":
+        """The same tags with their vectors lifted; as they are where there is no sharpness."""
         if not sharpness:
             return self
         vectors = Lift(self.vectors[self.seen], sharpness)(self.vectors)
