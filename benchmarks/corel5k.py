@@ -19,6 +19,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ from zerotag.bootstrap import draw_weights, interval, resampled_figures
 from zerotag.dataset import Dataset
 from zerotag.evaluation import evaluate, principal_vectors, score_matrix
 from zerotag.files import write_aside
-from zerotag.model import load_model
+from zerotag.model import Model, load_model
 from zerotag.sources.base import hash_division
 
 FIGURES = [("zsl", "f1@3"), ("zsl", "f1@5"), ("zsl", "map"), ("gzsl", "f1@3"), ("gzsl", "f1@5"), ("gzsl", "map")]
@@ -49,12 +50,19 @@ TEST, UNSEEN, RESAMPLES = 500, 60, 500
 
 @dataclass(frozen=True)
 class Result:
-    """One model on one split: figures in percent by column, and by column and resample; its cost; the data's size."""
+    """One model on one split.
+
+    Attributes:
+        figures: in percent, by column.
+        resampled: in percent, by column, of each resample of the test photos.
+        size: of the data.
+        model: what was trained.
+    """
 
     figures: dict[tuple[str, str], float]
     resampled: dict[tuple[str, str], np.ndarray]
-    seconds: float
     size: str
+    model: Model
 
 
 def main() -> None:
@@ -151,8 +159,8 @@ def write_table(target: Path, photos: Iterator[tuple[str, str, str]]) -> None:
         writer.writerows(photos)
 
 
-def run(place: Path, table: Path, row: Row, split: int, training_seed: int) -> Result:
-    """Train one model through the pipeline, judge it and resample its figures."""
+def reproduce(place: Path, table: Path, row: Row, split: int, training_seed: int, stage: str) -> str:
+    """Run the pipeline up to a stage of a row; returns the backbone's name."""
     params = yaml.safe_load((PROJECT / "params.yaml").read_text())
     params["source"] = "csv"
     params["sources"]["csv"] = {"table": str(table), "photos": str(table.parent)}  # the table has whole paths
@@ -168,10 +176,16 @@ def run(place: Path, table: Path, row: Row, split: int, training_seed: int) -> R
     [backbone] = params["backbones"]
     workspace(place, params)
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "dvc", "repro", f"train@{backbone}-{row.method}"]
+    command = [sys.executable, "-m", "dvc", "repro", stage.format(backbone=backbone, method=row.method)]
     done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"the pipeline failed in {place}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return backbone
+
+
+def run(place: Path, table: Path, row: Row, split: int, training_seed: int) -> Result:
+    """Train one model through the pipeline, judge it and resample its figures."""
+    backbone = reproduce(place, table, row, split, training_seed, "train@{backbone}-{method}")
     model = load_model(place / "models" / backbone / row.method)
     dataset = Dataset.read(place / "prepared")
     features = np.load(place / "features" / f"{backbone}.npy") if model.info["mode"] == "frozen" else None
@@ -190,7 +204,19 @@ def run(place: Path, table: Path, row: Row, split: int, training_seed: int) -> R
         ).items()
     }
     size = f"{dataset.train.size:,} training and {dataset.test.size:,} test photos"
-    return Result({column: metrics[column[0]][column[1]] for column in FIGURES}, resampled, model.info["seconds"], size)
+    return Result({column: metrics[column[0]][column[1]] for column in FIGURES}, resampled, size, model)
+
+
+def inference_seconds(models: list[Model], rounds: int = 40) -> np.ndarray:
+    """Median seconds from a photo to the scores of all tags, of each model; the models take turns."""
+    seconds = np.empty((rounds, len(models)))
+    with torch.inference_mode():
+        for number, (turn, model) in product(range(rounds), enumerate(models)):
+            photo = torch.rand(1, 3, model.info["size"], model.info["size"])
+            started = time.perf_counter()
+            score_matrix(model.network(photo).numpy(), model.vocabulary.vectors)
+            seconds[number, turn] = time.perf_counter() - started
+    return np.median(seconds[3:], axis=0)
 
 
 def report(rows: dict[str, Row], results: dict[str, list[Result]], command: str) -> str:
@@ -201,12 +227,14 @@ def report(rows: dict[str, Row], results: dict[str, list[Result]], command: str)
         f"`{command}`, {date.today()}, {os.cpu_count()} CPU cores ({platform.machine()}):",
         f"{results[first][0].size}, {UNSEEN} unseen tags; lite0, 224 pixels, frozen, and GloVe 6B 50-d where a row "
         "does not say otherwise;",
-        "mean ± standard deviation over splits and training seeds; the time to train, without that of the features.",
+        "mean ± standard deviation over splits and training seeds. Training is the time of one model on one core, without",
+        "that of the features; inference is from a photo to the scores of all tags, on all cores, one photo at a time.",
         "",
-        header[0] + " training |",
-        header[1] + "---|",
+        header[0] + " training | inference |",
+        header[1] + "---|---|",
     ]
-    for name, models in results.items():
+    inference = inference_seconds([models[0].model for models in results.values()])
+    for (name, models), seconds in zip(results.items(), inference, strict=True):
         values = np.array([[result.figures[column] for column in FIGURES] for result in models])
         spread = values.std(axis=0, ddof=len(values) > 1)
         cells = [f"{m:.1f} ± {d:.1f}" for m, d in zip(values.mean(axis=0), spread, strict=True)]
