@@ -227,7 +227,7 @@ def report(rows: dict[str, Row], results: dict[str, list[Result]], command: str)
         f"`{command}`, {date.today()}, {os.cpu_count()} CPU cores ({platform.machine()}):",
         f"{results[first][0].size}, {UNSEEN} unseen tags; lite0, 224 pixels, frozen, and GloVe 6B 50-d where a row "
         "does not say otherwise;",
-        "mean ± standard deviation over splits and training seeds. Training is the time of one model on one core, without",
+        "mean ± standard deviation over splits and training seeds. Training is a model's time on one core, without",
         "that of the features; inference is from a photo to the scores of all tags, on all cores, one photo at a time.",
         "",
         header[0] + " training | inference |",
@@ -238,9 +238,8 @@ def report(rows: dict[str, Row], results: dict[str, list[Result]], command: str)
         values = np.array([[result.figures[column] for column in FIGURES] for result in models])
         spread = values.std(axis=0, ddof=len(values) > 1)
         cells = [f"{m:.1f} ± {d:.1f}" for m, d in zip(values.mean(axis=0), spread, strict=True)]
-        lines.append(
-            f"| {name} | " + " | ".join([*cells, f"{np.mean([each.seconds for each in models]):.0f} s"]) + " |"
-        )
+        training = np.mean([each.model.info["seconds"] for each in models])
+        lines.append(f"| {name} | " + " | ".join([*cells, f"{training:.0f} s", f"{1000 * seconds:.1f} ms"]) + " |")
     lines += ["", "Differences, with the 95% interval of a paired bootstrap over photos:", "", *header]
     for name in list(results)[1:]:
         base = rows[name].against or first
