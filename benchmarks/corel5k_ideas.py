@@ -226,9 +226,12 @@ IDEAS: dict[str, Callable[[Data], np.ndarray]] = {
     ),
     "words not centred": lambda data: fit(data, lifted_otherwise(data, centre=False), hard_maximum, cross_entropy),
     "GloVe and MiniLM": lambda data: fit(data, both_sources(data), hard_maximum, cross_entropy),
-    "scores smoothed over related tags": lambda data: relatives(data, IDEAS["sdl_plus"](data)),
-    "calibrated stacking": lambda data: stacked(data, IDEAS["sdl_plus"](data)),
-    "unseen tags' scores standardised": lambda data: standardised(data, IDEAS["sdl_plus"](data)),
+}
+# What is done to the scores of the first.
+AFTERWARDS: dict[str, Callable[[Data, np.ndarray], np.ndarray]] = {
+    "scores smoothed over related tags": relatives,
+    "calibrated stacking": stacked,
+    "unseen tags' scores standardised": standardised,
 }
 # On the places of the last map, not on their mean.
 POOLING: dict[str, Callable[[Data], np.ndarray]] = {
@@ -259,7 +262,7 @@ def main() -> None:
     work = PROJECT / "work" / "corel5k"
     table, place = work / "validation.csv", work / "ideas"
     write_table(table, divided(options.folder.resolve(), None, validation=True))
-    results: dict[str, list[list[float]]] = {name: [] for name in (*IDEAS, *POOLING)}
+    results: dict[str, list[list[float]]] = {name: [] for name in (*IDEAS, *AFTERWARDS, *POOLING)}
     maps: np.ndarray | None = None
     for split in range(SPLITS):
         backbone = reproduce(place, table, Row("sdl_plus"), split, 0, "features@{backbone}")
@@ -270,10 +273,11 @@ def main() -> None:
         data = Data(dataset, np.load(place / "features" / f"{backbone}.npy"), labels, vocabulary, minilm)
         if maps is None:
             maps = last_maps(dataset, backbone, 224)
-        for ideas, features in ((IDEAS, data.features), (POOLING, maps)):
-            for name, idea in ideas.items():
-                results[name].append(figures(data, idea(replace(data, features=features))))
-                print(f"split {split}, {name}: {results[name][-1][2]:.1f}, {results[name][-1][5]:.1f}", flush=True)
+        scores = {name: idea(data) for name, idea in tqdm(IDEAS.items(), desc=f"split {split}")}
+        scores |= {name: idea(data, scores["sdl_plus"]) for name, idea in AFTERWARDS.items()}
+        scores |= {name: idea(replace(data, features=maps)) for name, idea in tqdm(POOLING.items(), desc="pooling")}
+        for name, its in scores.items():
+            results[name].append(figures(data, its))
     text = report(results)
     print(text)
     if options.out:

@@ -3,7 +3,9 @@
 import shutil
 from pathlib import Path
 
+import open_clip
 import pytest
+import timm
 import yaml
 from conftest import PROJECT
 from typer.testing import CliRunner
@@ -14,6 +16,7 @@ from zerotag.methods import method
 from zerotag.profiles import apply_profile
 from zerotag.settings import from_params
 from zerotag.sources.nus_wide import NusWideSettings
+from zerotag.text_encoders import is_encoder
 from zerotag.training import TrainSettings
 from zerotag.validation import ValidationSettings
 
@@ -44,6 +47,17 @@ def test_the_papers_setting(project: Path) -> None:
     assert source.counts["train"] + source.counts["test"] == 269_648 and source.web.per_host == 16
     assert CliRunner().invoke(app, ["profile", "paper"]).output == "nothing changes\n"
     assert (project / "params.yaml").read_text() == after
+
+
+def test_a_clips_two_towers(project: Path) -> None:
+    apply_profile("clip")
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    [backbone] = params["backbones"]
+    hub, _, tag = params["weights"]["other"].partition(":")
+    assert hub == "hub" and timm.list_pretrained(f"{backbone}.{tag}")
+    kind, _, name = params["words"]["source"].partition(":")
+    assert kind == "open_clip" and tuple(name.split("/")) in open_clip.list_pretrained()
+    assert is_encoder(params["words"]["source"])
 
 
 def test_profiles_that_are_wrong(project: Path) -> None:

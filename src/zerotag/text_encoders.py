@@ -69,14 +69,15 @@ def _open_clip(name: str) -> Encoder:
     architecture, weights = (name, None) if ":" in name else (*name.partition("/")[::2],)
     if weights == "":
         raise ValueError(f"give ARCHITECTURE/WEIGHTS, such as {architecture}/openai")
-    model = open_clip.create_model(architecture, weights, require_pretrained=True).eval()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = open_clip.create_model(architecture, weights, device=device, require_pretrained=True).eval()
     tokenize = open_clip.get_tokenizer(architecture)
 
     def encode(texts: Sequence[str]) -> np.ndarray:
         captions = [_CAPTION.format(text) for text in texts]
         with torch.inference_mode():
-            parts = [model.encode_text(tokenize(captions[i : i + _BATCH])) for i in range(0, len(captions), _BATCH)]
-        return torch.cat(parts).float().numpy()
+            batches = [captions[start : start + _BATCH] for start in range(0, len(captions), _BATCH)]
+            return torch.cat([model.encode_text(tokenize(batch).to(device)).float().cpu() for batch in batches]).numpy()
 
     return encode
 
