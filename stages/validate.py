@@ -10,17 +10,20 @@ from zerotag.files import write_aside
 from zerotag.settings import from_params, read_params
 from zerotag.validation import ValidationSettings, validate
 from zerotag.vocabulary import Vocabulary
+from zerotag.words import WordSettings
 
 
 def main() -> None:
-    settings = from_params(ValidationSettings, read_params().get("validate"), "validate")
+    params = read_params()
+    settings = from_params(ValidationSettings, params.get("validate"), "validate")
+    unit_length = from_params(WordSettings, params["words"], "words").normalise
     dataset = Dataset.read(Path("prepared"))
     vocabulary = Vocabulary.read(Path("words"), Path("split.csv"))
     # As stages/train.py chooses its targets.
     seen = [tag for tag, is_seen in zip(vocabulary.tags, vocabulary.seen, strict=True) if is_seen]
     with write_aside(Path("validation")) as draft:
         draft.mkdir()
-        result = validate(dataset, vocabulary, seen, settings, draft / "docs")
+        result = validate(dataset, vocabulary, seen, settings, draft / "docs", unit_length)
         (draft / "result.json").write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
     print(f"{'checked':>9} {result.checked:4d} expectations")
     print(f"{'critical':>9} {len(result.failures):4d} failed")

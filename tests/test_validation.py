@@ -196,6 +196,16 @@ def test_bad_vector(dataset, vocabulary, value, words):
     assert len(result.failures) == 1
 
 
+def test_vectors_of_their_own_length(dataset, vocabulary, tmp_path):
+    vectors = 3 * vocabulary.vectors
+    vectors[2] = 0
+    longer = replace(vocabulary, vectors=vectors)
+    assert len(failed(check(dataset, longer), "unit length")) == 6
+    seen = [tag for tag, is_seen in zip(longer.tags, longer.seen, strict=True) if is_seen]
+    result = validate(dataset, longer, seen, SETTINGS, tmp_path / "docs", unit_length=False)
+    assert failed(result, "has a length") == ["tree"] and len(result.failures) == 1
+
+
 def test_tag_both_seen_and_unseen(dataset, vocabulary):
     result = check(dataset, replace(vocabulary, tags=[*TAGS[:5], "cat"]))
     assert failed(result, "No tag comes twice") == ["cat"]

@@ -101,7 +101,12 @@ class ValidationResult:
 
 
 def validate(
-    dataset: Dataset, vocabulary: Vocabulary, training_tags: list[str], settings: ValidationSettings, docs: Path
+    dataset: Dataset,
+    vocabulary: Vocabulary,
+    training_tags: list[str],
+    settings: ValidationSettings,
+    docs: Path,
+    unit_length: bool = True,
 ) -> ValidationResult:
     """Check a data set and a vocabulary, and write Data Docs whether they pass or not.
 
@@ -111,12 +116,13 @@ def validate(
         training_tags: the tags that the trainer takes as targets.
         settings: bounds.
         docs: the folder of the Data Docs, made anew; the first page is `docs/index.html`.
+        unit_length: whether word vectors are normalised; otherwise they must only have a length.
     """
     tables = {
         "photos": photo_table(dataset, vocabulary),
         "tags": tag_table(dataset, vocabulary, training_tags),
     }
-    expectations = {"photos": photo_expectations(settings), "tags": tag_expectations(settings)}
+    expectations = {"photos": photo_expectations(settings), "tags": tag_expectations(settings, unit_length)}
     with TemporaryDirectory() as folder:
         context = _quiet_context(Path(folder), docs)
         checks = [
@@ -277,8 +283,9 @@ def photo_expectations(settings: ValidationSettings) -> list[gxe.Expectation]:
     return expectations
 
 
-def tag_expectations(settings: ValidationSettings) -> list[gxe.Expectation]:
+def tag_expectations(settings: ValidationSettings, unit_length: bool) -> list[gxe.Expectation]:
     """What must hold for tags."""
+    least, most = (1 - UNIT_TOLERANCE, 1 + UNIT_TOLERANCE) if unit_length else (UNIT_TOLERANCE, None)
     return [
         gxe.ExpectColumnValuesToBeInSet(
             column="has_vector", value_set=[True], severity=CRITICAL, description="Every tag has a word vector"
@@ -288,10 +295,10 @@ def tag_expectations(settings: ValidationSettings) -> list[gxe.Expectation]:
         ),
         gxe.ExpectColumnValuesToBeBetween(
             column="norm",
-            min_value=1 - UNIT_TOLERANCE,
-            max_value=1 + UNIT_TOLERANCE,
+            min_value=least,
+            max_value=most,
             severity=CRITICAL,
-            description="Every word vector has unit length",
+            description=f"Every word vector has {'unit' if unit_length else 'a'} length",
         ),
         gxe.ExpectColumnValuesToBeUnique(
             column="tag", severity=CRITICAL, description="No tag comes twice, be it seen or unseen"
