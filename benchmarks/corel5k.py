@@ -114,6 +114,8 @@ def main() -> None:
     command += " --vectors FOLDER" * bool(options.vectors)
     command += f" --splits {options.splits} --training-seeds {options.training_seeds}"
     text = report(rows, results, command)
+    if options.table == "methods":
+        text += "\n\n" + inference({name: models[0].model for name, models in results.items()})
     print(text)
     if options.out:
         plot(results, options.out.with_suffix(".svg"))
@@ -208,16 +210,18 @@ def run(place: Path, table: Path, row: Row, split: int, training_seed: int) -> R
     return Result({column: metrics[column[0]][column[1]] for column in FIGURES}, resampled, size, model)
 
 
-def inference_seconds(models: list[Model], rounds: int = 40) -> np.ndarray:
-    """Median seconds from a photo to the scores of all tags, of each model; the models take turns."""
+def inference(models: dict[str, Model], rounds: int = 100) -> str:
+    """The time from a photo to the scores of all tags, on all cores, one photo at a time; the models take turns."""
     seconds = np.empty((rounds, len(models)))
     with torch.inference_mode():
-        for number, (turn, model) in product(range(rounds), enumerate(models)):
+        for number, (turn, model) in product(range(rounds), enumerate(models.values())):
             photo = torch.rand(1, 3, model.info["size"], model.info["size"])
             started = time.perf_counter()
             score_matrix(model.network(photo).numpy(), model.vocabulary.vectors)
             seconds[number, turn] = time.perf_counter() - started
-    return np.median(seconds[3:], axis=0)
+    middle = 1000 * np.median(seconds[3:], axis=0)
+    shown = [f"{name} {time:.1f} ms" for name, time in zip(models, middle, strict=True)]
+    return f"From one photo to the scores of all tags, median of {rounds}: {', '.join(shown)}."
 
 
 def report(rows: dict[str, Row], results: dict[str, list[Result]], command: str) -> str:
@@ -228,19 +232,18 @@ def report(rows: dict[str, Row], results: dict[str, list[Result]], command: str)
         f"`{command}`, {date.today()}, {os.cpu_count()} CPU cores ({platform.machine()}):",
         f"{results[first][0].size}, {UNSEEN} unseen tags; lite0, 224 pixels, frozen, and GloVe 6B 50-d where a row "
         "does not say otherwise;",
-        "mean ± standard deviation over splits and training seeds. Training is a model's time on one core, without",
-        "that of the features; inference is from a photo to the scores of all tags, on all cores, one photo at a time.",
+        "mean ± standard deviation over splits and training seeds; training: a model's time on one core, without that of "
+        "the features.",
         "",
-        header[0] + " training | inference |",
-        header[1] + "---|---|",
+        header[0] + " training |",
+        header[1] + "---|",
     ]
-    inference = inference_seconds([models[0].model for models in results.values()])
-    for (name, models), seconds in zip(results.items(), inference, strict=True):
+    for name, models in results.items():
         values = np.array([[result.figures[column] for column in FIGURES] for result in models])
         spread = values.std(axis=0, ddof=len(values) > 1)
         cells = [f"{m:.1f} ± {d:.1f}" for m, d in zip(values.mean(axis=0), spread, strict=True)]
         training = np.mean([each.model.info["seconds"] for each in models])
-        lines.append(f"| {name} | " + " | ".join([*cells, f"{training:.0f} s", f"{1000 * seconds:.1f} ms"]) + " |")
+        lines.append(f"| {name} | " + " | ".join([*cells, f"{training:.0f} s"]) + " |")
     lines += ["", "Differences, with the 95% interval of a paired bootstrap over photos:", "", *header]
     for name in list(results)[1:]:
         base = rows[name].against or first
