@@ -220,7 +220,7 @@ def inference(models: dict[str, Model], rounds: int = 100) -> str:
             score_matrix(model.network(photo).numpy(), model.vocabulary.vectors)
             seconds[number, turn] = time.perf_counter() - started
     middle = 1000 * np.median(seconds[3:], axis=0)
-    shown = [f"{name} {time:.1f} ms" for name, time in zip(models, middle, strict=True)]
+    shown = [f"{name} {each:.1f} ms" for name, each in zip(models, middle, strict=True)]
     return f"From one photo to the scores of all tags, median of {rounds}: {', '.join(shown)}."
 
 
@@ -232,8 +232,8 @@ def report(rows: dict[str, Row], results: dict[str, list[Result]], command: str)
         f"`{command}`, {date.today()}, {os.cpu_count()} CPU cores ({platform.machine()}):",
         f"{results[first][0].size}, {UNSEEN} unseen tags; lite0, 224 pixels, frozen, and GloVe 6B 50-d where a row "
         "does not say otherwise;",
-        "mean ± standard deviation over splits and training seeds; training: a model's time on one core, without that of "
-        "the features.",
+        "mean ± standard deviation over splits and training seeds; training is a model's time on one core, without that",
+        "of the features.",
         "",
         header[0] + " training |",
         header[1] + "---|",
