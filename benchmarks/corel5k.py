@@ -232,8 +232,8 @@ def report(rows: dict[str, Row], results: dict[str, list[Result]], command: str)
         f"`{command}`, {date.today()}, {os.cpu_count()} CPU cores ({platform.machine()}):",
         f"{results[first][0].size}, {UNSEEN} unseen tags; lite0, 224 pixels, frozen, and GloVe 6B 50-d where a row "
         "does not say otherwise;",
-        "mean ± standard deviation over splits and training seeds; training is a model's time on one core, without that",
-        "of the features.",
+        "mean ± standard deviation over splits and training seeds; training is a model's time on one core, without",
+        "that of the features.",
         "",
         header[0] + " training |",
         header[1] + "---|",
