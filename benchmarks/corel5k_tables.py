@@ -34,20 +34,20 @@ def changed(method: str, changes: dict[str, Any]) -> Row:
 
 METHODS = {"fast0tag": Row("fast0tag"), "sdl": Row("sdl"), "sdl_plus": Row("sdl_plus", against="sdl")}
 
-# One thing at a time. Ideas for sdl_plus that were tried and are not in the library stand in docs/corel5k.md.
+# One thing at a time. Ideas for sdl_plus that were tried and are not in the library are benchmarks.corel5k_ideas.
 ABLATIONS = {
     "sdl": Row("sdl"),
     **{f"sdl, M = {rows}": changed("sdl", {"principal_vectors": rows}) for rows in (1, 2, 3, 5, 7, 15)},
     **{f"sdl, lambda = {weight}": changed("sdl", {"regularisation": weight}) for weight in (0.0, 0.1, 0.5)},
     "sdl, no diversity weight": changed("sdl", {"diversity_weight": False}),
-    "sdl, divided by |N|": changed("sdl", {"per_negative": True}),
+    "sdl, divided by the negatives too": changed("sdl", {"per_negative": True}),
     "sdl, words of their own length": Row("sdl", {"words.normalise": False}),
     "sdl, learning rate 0.001": Row("sdl", {"train.frozen.learning_rate": 0.001}),
     "sdl, cross-entropy": changed("sdl", {"cross_entropy": True}),
     "sdl, lifted words": changed("sdl", {"sharpness": [1, 2, 4, 8]}),
     "fast0tag": Row("fast0tag"),
     "fast0tag, learning rate 0.001": Row("fast0tag", {"train.frozen.learning_rate": 0.001}, "fast0tag"),
-    "fast0tag, not divided by |N|": changed("fast0tag", {"per_negative": False}),
+    "fast0tag, not divided by the negatives": changed("fast0tag", {"per_negative": False}),
     "sdl_plus": Row("sdl_plus"),
     "sdl_plus, words not lifted": changed("sdl_plus", {"sharpness": []}),
     **{f"sdl_plus, sharpness {value}": changed("sdl_plus", {"sharpness": [value]}) for value in (1, 2, 4, 8)},
