@@ -16,7 +16,7 @@ from zerotag.words import WordSettings
 def main() -> None:
     params = read_params()
     settings = from_params(ValidationSettings, params.get("validate"), "validate")
-    unit_length = from_params(WordSettings, params["words"], "words").normalise
+    unit_length = from_params(WordSettings, params.get("words"), "words").normalise
     dataset = Dataset.read(Path("prepared"))
     vocabulary = Vocabulary.read(Path("words"), Path("split.csv"))
     # As stages/train.py chooses its targets.
