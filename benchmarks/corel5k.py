@@ -6,63 +6,41 @@ column part), 60 unseen tags, and one random split a seed. Differences come with
 over photos, the mean over splits and training seeds in each resample. DVC keeps what is trained, so that the command
 can be interrupted and repeated.
 
---table    which rows, see benchmarks/corel5k_tables.py. `ablations` is what choices are made by, so that it never sees
-           the test photos: it divides the others once more, by the same hash; so does --validation with any table.
---test     another folder like FOLDER: its photos are the test photos, and all of FOLDER's are training photos.
---vectors  a folder with tags1006.csv and wordvectors_1006x300.npy, for the table `words`.
---out      writes the table, and a plot of it beside it.
+--table       which rows, see benchmarks/corel5k_tables.py.
+--validation  the test photos are left out, and the others divided once more, by the same hash: to choose by. Always so
+              with the table `fine-tuning`.
+--test        another folder like FOLDER: its photos are the test photos, and all of FOLDER's are training photos.
+--vectors     a folder with tags1006.csv and wordvectors_1006x300.npy, for the table `words`.
+--out         writes the table, and a plot of it beside it.
 """
 
 import argparse
 import csv
 import os
-import platform
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import date
 from itertools import product
 from pathlib import Path
 from queue import Queue
-from typing import Any
 
 import numpy as np
 import torch
-import yaml
-from benchmarks.corel5k_tables import TABLES, Row, write_tag_vectors
+from benchmarks.corel5k_figures import COLUMNS, Result, judge, measured, plot, table, write_page
+from benchmarks.corel5k_tables import TABLES, Row, changed_params, write_tag_vectors
 from flows.pipeline import workspace
-from matplotlib.figure import Figure
 
-from zerotag.bootstrap import draw_weights, interval, resampled_figures
 from zerotag.dataset import Dataset
-from zerotag.evaluation import evaluate, principal_vectors, score_matrix
+from zerotag.evaluation import principal_vectors, score_matrix
 from zerotag.files import write_aside
 from zerotag.model import Model, load_model
+from zerotag.settings import read_params
 from zerotag.sources.base import hash_division
 
-FIGURES = [("zsl", "f1@3"), ("zsl", "f1@5"), ("zsl", "map"), ("gzsl", "f1@3"), ("gzsl", "f1@5"), ("gzsl", "map")]
 PROJECT = Path(__file__).resolve().parents[1]
-TEST, UNSEEN, RESAMPLES = 500, 60, 500
-
-
-@dataclass(frozen=True)
-class Result:
-    """One model on one split.
-
-    Attributes:
-        figures: in percent, by column.
-        resampled: in percent, by column, of each resample of the test photos.
-        size: of the data.
-        model: what was trained.
-    """
-
-    figures: dict[tuple[str, str], float]
-    resampled: dict[tuple[str, str], np.ndarray]
-    size: str
-    model: Model
+TEST, UNSEEN = 500, 60
 
 
 def main() -> None:
@@ -77,11 +55,11 @@ def main() -> None:
     arguments.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     arguments.add_argument("--out", type=Path)
     options = arguments.parse_args()
-    validation = options.validation or options.table == "ablations"
+    validation = options.validation or options.table == "fine-tuning"
     work = PROJECT / "work" / "corel5k"
     work.mkdir(parents=True, exist_ok=True)
-    table = work / f"{'validation' if validation else 'test'}.csv"
-    write_table(table, divided(options.folder.resolve(), options.test and options.test.resolve(), validation))
+    photos = work / f"{'validation' if validation else 'test'}.csv"
+    write_table(photos, divided(options.folder.resolve(), options.test and options.test.resolve(), validation))
     if options.table == "words":
         if not options.vectors:
             arguments.error("--table words needs --vectors")
@@ -91,37 +69,46 @@ def main() -> None:
     for job in range(options.jobs):
         places.put(work / str(job))
 
-    def one(name: str, split: int, training_seed: int) -> Result:
+    def one(name: str, split: int, training_seed: int) -> tuple[Result, Model]:
         place = places.get()
         try:
-            result = run(place, table, rows[name], split, training_seed)
+            result, model = run(place, photos, rows[name], split, training_seed)
         finally:
             places.put(place)
-        figures = f"ZSL mAP {result.figures['zsl', 'map']:.1f}, GZSL mAP {result.figures['gzsl', 'map']:.1f}"
-        print(f"split {split}, training seed {training_seed}, {name}: {figures}", file=sys.stderr, flush=True)
-        return result
+        shown = [f"{column} {result.figures[COLUMNS.index(column)]:.1f}" for column in ("ZSL mAP", "GZSL mAP")]
+        print(f"split {split}, training seed {training_seed}, {name}: {', '.join(shown)}", file=sys.stderr, flush=True)
+        return result, model
 
     tasks = list(product(rows, range(options.splits), range(options.training_seeds)))
-    # The first alone: what does not depend on the row is computed once and then taken from DVC's cache.
-    first = one(*tasks[0])
+    # What does not depend on the row is computed once, then taken from DVC's cache: so the first task of each mode of
+    # training, which has activations of its own, goes alone.
+    modes = {rows[name].changes.get("train.mode"): (name, split, seed) for name, split, seed in reversed(tasks)}
+    done = {task: one(*task) for task in tasks if task in modes.values()}
     with ThreadPoolExecutor(options.jobs) as pool:
-        others = list(pool.map(lambda task: one(*task), tasks[1:]))
+        others = [task for task in tasks if task not in done]
+        done |= zip(others, pool.map(lambda task: one(*task), others), strict=True)
     results: dict[str, list[Result]] = {name: [] for name in rows}
-    for (name, _, _), result in zip(tasks, [first, *others], strict=True):
-        results[name].append(result)
+    models: dict[str, Model] = {}
+    for task in tasks:
+        result, models[task[0]] = done[task]
+        results[task[0]].append(result)
     command = f"python -m benchmarks.corel5k FOLDER --table {options.table}"
     command += " --validation" * options.validation + " --test FOLDER" * bool(options.test)
     command += " --vectors FOLDER" * bool(options.vectors)
     command += f" --splits {options.splits} --training-seeds {options.training_seeds}"
-    text = report(rows, results, command)
+    data = next(iter(models.values())).info["data"]
+    text = f"""{measured(command)}
+{data["train_photos"]:,} training and {data["test_photos"]:,} test photos, {UNSEEN} unseen tags;
+lite0 at 224 pixels, frozen, and GloVe 6B 50-d where a row does not say otherwise; mean ± standard deviation over
+splits and training seeds; training is a model's time on one core, without that of the features.
+
+{table(results, {name: row.against or tasks[0][0] for name, row in rows.items()})}"""
     if options.table == "methods":
-        text += "\n\n" + inference({name: models[0].model for name, models in results.items()})
+        text += "\n\n" + inference(models)
     print(text)
     if options.out:
         plot(results, options.out.with_suffix(".svg"))
-        with write_aside(options.out) as draft:
-            title = f"# Corel5K: {options.table}"
-            draft.write_text(f"{title}\n\n{text}\n\n![mAP]({options.out.stem}.svg)\n", encoding="utf-8")
+        write_page(options.out, options.table, f"{text}\n\n![mAP]({options.out.stem}.svg)")
 
 
 def divided(folder: Path, test: Path | None, validation: bool) -> Iterator[tuple[str, str, str]]:
@@ -163,19 +150,13 @@ def write_table(target: Path, photos: Iterator[tuple[str, str, str]]) -> None:
 
 def reproduce(place: Path, table: Path, row: Row, split: int, training_seed: int, stage: str) -> str:
     """Run the pipeline up to a stage of a row; returns the backbone's name."""
-    params = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    params = changed_params(read_params(PROJECT / "params.yaml"), row)
     params["source"] = "csv"
     params["sources"]["csv"] = {"table": str(table), "photos": str(table.parent)}  # the table has whole paths
     params["split"] = {"kind": "random", "unseen": UNSEEN, "seed": split}
     params["seed"] = training_seed
     params["validate"] |= {"max_problem_share": 0.02, "max_shared_content": 0.02}  # public sets have a few of both
     params["methods"] = [row.method]
-    for name, value in row.changes.items():
-        *sections, last = name.split(".")
-        section: Any = params
-        for each in sections:
-            section = section[each]
-        section[last] = value
     [backbone] = params["backbones"]
     workspace(place, params)
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
@@ -186,28 +167,16 @@ def reproduce(place: Path, table: Path, row: Row, split: int, training_seed: int
     return backbone
 
 
-def run(place: Path, table: Path, row: Row, split: int, training_seed: int) -> Result:
-    """Train one model through the pipeline, judge it and resample its figures."""
+def run(place: Path, table: Path, row: Row, split: int, training_seed: int) -> tuple[Result, Model]:
+    """Train one model through the pipeline and judge it."""
     backbone = reproduce(place, table, row, split, training_seed, "train@{backbone}-{method}")
     model = load_model(place / "models" / backbone / row.method)
-    dataset = Dataset.read(place / "prepared")
+    dataset, vocabulary = Dataset.read(place / "prepared"), model.vocabulary
     features = np.load(place / "features" / f"{backbone}.npy") if model.info["mode"] == "frozen" else None
     principal = principal_vectors(model, dataset, dataset.test, torch.device("cpu"), 64, features)
-    labels = dataset.labels[dataset.test][:, dataset.columns(model.vocabulary.tags)].tocsr()
-    ids = dataset.photos["id"].iloc[dataset.test].tolist()
-    metrics = evaluate(principal, labels, model.vocabulary, ids, dataset.test, 0).metrics
-    scores = score_matrix(principal, model.vocabulary.vectors)
-    weights = draw_weights(len(scores), RESAMPLES, seed=0)
-    parts = {"zsl": ~model.vocabulary.seen, "gzsl": np.ones(len(model.vocabulary.tags), dtype=bool)}
-    resampled = {
-        (task, name): 100 * values
-        for task, part in parts.items()
-        for name, values in resampled_figures(
-            np.ascontiguousarray(scores[:, part]), labels[:, np.flatnonzero(part)].tocsr(), weights
-        ).items()
-    }
-    size = f"{dataset.train.size:,} training and {dataset.test.size:,} test photos"
-    return Result({column: metrics[column[0]][column[1]] for column in FIGURES}, resampled, size, model)
+    labels = dataset.labels[dataset.test][:, dataset.columns(vocabulary.tags)].tocsr()
+    scores = score_matrix(principal, vocabulary.vectors)
+    return judge(scores, labels, vocabulary.seen, model.info["seconds"]), model
 
 
 def inference(models: dict[str, Model], rounds: int = 100) -> str:
@@ -222,56 +191,6 @@ def inference(models: dict[str, Model], rounds: int = 100) -> str:
     middle = 1000 * np.median(seconds[3:], axis=0)
     shown = [f"{name} {each:.1f} ms" for name, each in zip(models, middle, strict=True)]
     return f"From one photo to the scores of all tags, median of {rounds}: {', '.join(shown)}."
-
-
-def report(rows: dict[str, Row], results: dict[str, list[Result]], command: str) -> str:
-    first = next(iter(results))
-    columns = [f"{task.upper()} {'mAP' if name == 'map' else name.upper()}" for task, name in FIGURES]
-    header = ["| | " + " | ".join(columns) + " |", "|---" * (len(FIGURES) + 1) + "|"]
-    lines = [
-        f"`{command}`, {date.today()}, {os.cpu_count()} CPU cores ({platform.machine()}):",
-        f"{results[first][0].size}, {UNSEEN} unseen tags; lite0, 224 pixels, frozen, and GloVe 6B 50-d where a row "
-        "does not say otherwise;",
-        "mean ± standard deviation over splits and training seeds; training is a model's time on one core, without",
-        "that of the features.",
-        "",
-        header[0] + " training |",
-        header[1] + "---|",
-    ]
-    for name, models in results.items():
-        values = np.array([[result.figures[column] for column in FIGURES] for result in models])
-        spread = values.std(axis=0, ddof=len(values) > 1)
-        cells = [f"{m:.1f} ± {d:.1f}" for m, d in zip(values.mean(axis=0), spread, strict=True)]
-        training = np.mean([each.model.info["seconds"] for each in models])
-        lines.append(f"| {name} | " + " | ".join([*cells, f"{training:.0f} s"]) + " |")
-    lines += ["", "Differences, with the 95% interval of a paired bootstrap over photos:", "", *header]
-    for name in list(results)[1:]:
-        base = rows[name].against or first
-        if base == name:
-            continue
-        cells = []
-        for column in FIGURES:
-            pairs = list(zip(results[name], results[base], strict=True))
-            figure = float(np.mean([one.figures[column] - other.figures[column] for one, other in pairs]))
-            resampled = np.mean([one.resampled[column] - other.resampled[column] for one, other in pairs], axis=0)
-            low, high = interval(resampled, figure)
-            cells.append(f"{figure:+.1f} [{low:+.1f}, {high:+.1f}]")
-        lines.append(f"| {name} − {base} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def plot(results: dict[str, list[Result]], file: Path) -> None:
-    """ZSL and GZSL mAP, mean and standard deviation."""
-    figure = Figure(figsize=(8, 0.6 + 0.3 * len(results)), layout="constrained")
-    both = figure.subplots(1, 2, sharey=True)
-    both[0].invert_yaxis()  # and the other, which shares it
-    for axes, task in zip(both, ("zsl", "gzsl"), strict=True):
-        values = [[result.figures[task, "map"] for result in models] for models in results.values()]
-        means, spreads = [np.mean(each) for each in values], [np.std(each, ddof=len(each) > 1) for each in values]
-        axes.barh(list(results), means, xerr=spreads, color="#4a5bd4", ecolor="#c96a1b")
-        axes.set_xlabel(f"{task.upper()} mAP, %")
-    with write_aside(file) as draft:
-        figure.savefig(draft, format="svg", metadata={"Date": None})
 
 
 if __name__ == "__main__":

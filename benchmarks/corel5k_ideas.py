@@ -5,18 +5,17 @@ one short loop that they share; the first row is sdl_plus itself in that loop. W
 """
 
 import argparse
-import os
-import platform
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import date
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import scipy.sparse as sp
 import torch
-from benchmarks.corel5k import FIGURES, PROJECT, divided, reproduce, write_table
+from benchmarks.corel5k import PROJECT, divided, reproduce, write_table
+from benchmarks.corel5k_figures import Result, judge, measured, table, write_page
 from benchmarks.corel5k_tables import MINILM, Row
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
@@ -24,9 +23,7 @@ from tqdm import tqdm
 
 from zerotag.backbones import build_backbone
 from zerotag.dataset import Dataset
-from zerotag.evaluation import evaluate
 from zerotag.features import Photos, input_transform, photo_batches
-from zerotag.files import write_aside
 from zerotag.lexicon import unit
 from zerotag.lift import Lift
 from zerotag.methods import METHODS, Head, log_odds, start_head
@@ -85,6 +82,10 @@ def hard_examples(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 def hard_negatives(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Of the negatives alone (asymmetric loss, Ridnik et al., 2021)."""
     return torch.where(labels > 0, -logsigmoid(logits), logits.sigmoid().detach() * -logsigmoid(-logits))
+
+
+def positives_threefold(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return (1 + 2 * labels) * cross_entropy(logits, labels)
 
 
 def smooth_labels(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -166,19 +167,25 @@ def lifted(data: Data) -> np.ndarray:
     return data.vocabulary.lifted(SHARPNESS).vectors
 
 
-def lifted_otherwise(data: Data, centre: bool = True, own_length: bool = False) -> np.ndarray:
+def lifted_otherwise(
+    data: Data, centre: bool = True, own_length: bool = False, centre_kernel: bool = False
+) -> np.ndarray:
     """The lift as zerotag.lift has it, but for one thing.
 
     Args:
         data: of the split.
         centre: take the seen tags' mean off the words first.
         own_length: leave lifted words as long as they are: shorter the farther they are from all seen tags.
+        centre_kernel: take the seen tags' mean off the lifted words too (Schölkopf et al., 1998).
     """
     seen = data.vocabulary.seen
     words = data.vocabulary.vectors.astype(np.float64)
     words = unit(words - words[seen].mean(axis=0) * centre)
     angle = words @ words[seen].T - 1
     kernel = np.mean([np.exp(sharpness * angle) for sharpness in SHARPNESS], axis=0)
+    if centre_kernel:
+        mean = kernel[seen].mean(axis=0)
+        kernel = kernel - kernel.mean(axis=1, keepdims=True) - mean + mean.mean()
     values, vectors = np.linalg.eigh(kernel[seen] + 1e-3 * np.eye(int(seen.sum())))
     coordinates = kernel @ (vectors / np.sqrt(values)) @ vectors.T
     return (coordinates if own_length else unit(coordinates)).astype(np.float32)
@@ -201,16 +208,17 @@ def relatives(data: Data, scores: np.ndarray) -> np.ndarray:
     return np.where(data.vocabulary.seen, scores, scores + related / 3).astype(np.float32)
 
 
-def stacked(data: Data, scores: np.ndarray) -> np.ndarray:
-    """Calibrated stacking (Chao et al., 2016): unseen tags are given 0.5 more."""
-    return (scores + 0.5 * ~data.vocabulary.seen).astype(np.float32)
+def stacked(data: Data, scores: np.ndarray, bonus: float) -> np.ndarray:
+    """Calibrated stacking (Chao et al., 2016): unseen tags are given a bonus."""
+    return (scores + bonus * ~data.vocabulary.seen).astype(np.float32)
 
 
-def standardised(data: Data, scores: np.ndarray) -> np.ndarray:
-    """Every unseen tag has the mean and the spread of the others over the photos."""
+def equalised(data: Data, scores: np.ndarray, means: float, spreads: float) -> np.ndarray:
+    """Bring unseen tags' means and spreads over the photos nearer to those of all unseen tags; 1 makes them equal."""
     unseen = ~data.vocabulary.seen
     mean, spread = scores.mean(axis=0), scores.std(axis=0)
-    equal = (scores - mean) / spread * spread[unseen].mean() + mean[unseen].mean()
+    common, width = mean[unseen].mean(), spread[unseen].mean()
+    equal = (scores - mean) * (width / spread) ** spreads + mean + means * (common - mean)
     return np.where(unseen, equal, scores).astype(np.float32)
 
 
@@ -220,18 +228,25 @@ IDEAS: dict[str, Callable[[Data], np.ndarray]] = {
     "M = 3, smooth maximum": lambda data: fit(data, lifted(data), smooth_maximum, cross_entropy, rows=3),
     "hard examples weigh more": lambda data: fit(data, lifted(data), hard_maximum, hard_examples),
     "hard negatives weigh more": lambda data: fit(data, lifted(data), hard_maximum, hard_negatives),
+    "positives weigh threefold": lambda data: fit(data, lifted(data), hard_maximum, positives_threefold),
     "smooth labels": lambda data: fit(data, lifted(data), hard_maximum, smooth_labels),
     "lifted words of their own length": lambda data: fit(
         data, lifted_otherwise(data, own_length=True), hard_maximum, cross_entropy
     ),
     "words not centred": lambda data: fit(data, lifted_otherwise(data, centre=False), hard_maximum, cross_entropy),
+    "kernel centred": lambda data: fit(data, lifted_otherwise(data, centre_kernel=True), hard_maximum, cross_entropy),
     "GloVe and MiniLM": lambda data: fit(data, both_sources(data), hard_maximum, cross_entropy),
 }
 # What is done to the scores of the first.
 AFTERWARDS: dict[str, Callable[[Data, np.ndarray], np.ndarray]] = {
     "scores smoothed over related tags": relatives,
-    "calibrated stacking": stacked,
-    "unseen tags' scores standardised": standardised,
+    **{f"calibrated stacking, {bonus:+}": partial(stacked, bonus=bonus) for bonus in (-0.5, 0.5, 1.0)},
+    **{
+        f"unseen tags' means equalised to {share:.0%}": partial(equalised, means=share, spreads=0.0)
+        for share in (0.25, 0.5, 1.0)
+    },
+    "unseen tags' spreads equalised": partial(equalised, means=0.0, spreads=1.0),
+    "unseen tags' means and spreads equalised": partial(equalised, means=1.0, spreads=1.0),
 }
 # On the places of the last map, not on their mean.
 POOLING: dict[str, Callable[[Data], np.ndarray]] = {
@@ -260,55 +275,39 @@ def main() -> None:
     arguments.add_argument("--out", type=Path)
     options = arguments.parse_args()
     work = PROJECT / "work" / "corel5k"
-    table, place = work / "validation.csv", work / "ideas"
-    write_table(table, divided(options.folder.resolve(), None, validation=True))
-    results: dict[str, list[list[float]]] = {name: [] for name in (*IDEAS, *AFTERWARDS, *POOLING)}
+    photos, place = work / "validation.csv", work / "ideas"
+    write_table(photos, divided(options.folder.resolve(), None, validation=True))
+    results: dict[str, list[Result]] = {name: [] for name in (*IDEAS, *AFTERWARDS, *POOLING)}
     maps: np.ndarray | None = None
     for split in range(SPLITS):
-        backbone = reproduce(place, table, Row("sdl_plus"), split, 0, "features@{backbone}")
-        reproduce(place, table, Row("sdl_plus"), split, 0, "split")
+        backbone = reproduce(place, photos, Row("sdl_plus"), split, 0, "features@{backbone}")
+        reproduce(place, photos, Row("sdl_plus"), split, 0, "split")
         dataset, vocabulary = Dataset.read(place / "prepared"), Vocabulary.read(place / "words", place / "split.csv")
         labels = dataset.labels[:, dataset.columns(vocabulary.tags)].tocsr()
         minilm = unit(load_encoder(MINILM)(vocabulary.tags)).astype(np.float32)
         data = Data(dataset, np.load(place / "features" / f"{backbone}.npy"), labels, vocabulary, minilm)
         if maps is None:
             maps = last_maps(dataset, backbone, 224)
-        scores = {name: idea(data) for name, idea in tqdm(IDEAS.items(), desc=f"split {split}")}
-        scores |= {name: idea(data, scores["sdl_plus"]) for name, idea in AFTERWARDS.items()}
-        scores |= {name: idea(replace(data, features=maps)) for name, idea in tqdm(POOLING.items(), desc="pooling")}
-        for name, its in scores.items():
-            results[name].append(figures(data, its))
-    text = report(results)
+        on_maps = replace(data, features=maps)
+        trials: dict[str, Callable[[], np.ndarray]] = {name: partial(idea, data) for name, idea in IDEAS.items()}
+        trials |= {name: partial(idea, on_maps) for name, idea in POOLING.items()}
+        for name, trial in tqdm(trials.items(), desc=f"split {split}"):
+            started = time.monotonic()
+            scores = trial()
+            seconds = time.monotonic() - started
+            results[name].append(judge(scores, labels[dataset.test], vocabulary.seen, seconds))
+            if name == "sdl_plus":
+                for other, idea in AFTERWARDS.items():
+                    changed = idea(data, scores)
+                    results[other].append(judge(changed, labels[dataset.test], vocabulary.seen, seconds))
+    text = f"""{measured("python -m benchmarks.corel5k_ideas FOLDER")}
+3,500 training and 500 validation photos, 60 unseen tags, lite0 frozen at 224 pixels, GloVe 6B 50-d; mean ± standard
+deviation over {SPLITS} splits.
+
+{table(results, dict.fromkeys(results, "sdl_plus"))}"""
     print(text)
     if options.out:
-        with write_aside(options.out) as draft:
-            draft.write_text(f"# Corel5K: ideas\n\n{text}\n", encoding="utf-8")
-
-
-def figures(data: Data, scores: np.ndarray) -> list[float]:
-    # Scores that come as they are: as if each tag's vector were a coordinate of its own.
-    vocabulary = replace(data.vocabulary, vectors=np.eye(len(data.vocabulary.tags), dtype=np.float32))
-    rows = data.dataset.test
-    metrics = evaluate(scores[:, None], data.labels[rows], vocabulary, [""] * rows.size, rows, 0).metrics
-    return [metrics[task][name] for task, name in FIGURES]
-
-
-def report(results: dict[str, list[list[float]]]) -> str:
-    columns = [f"{task.upper()} {'mAP' if name == 'map' else name.upper()}" for task, name in FIGURES]
-    means = pd.DataFrame({name: np.mean(values, axis=0) for name, values in results.items()}, index=columns).T
-    change = means - means.iloc[0]
-    lines = [
-        f"`python -m benchmarks.corel5k_ideas FOLDER`, {date.today()}, {os.cpu_count()} CPU cores "
-        f"({platform.machine()}): 3,500 training and 500 validation photos,",
-        f"60 unseen tags, lite0 frozen at 224 pixels, GloVe 6B 50-d; mean over {SPLITS} splits, and the change.",
-        "",
-        "| | " + " | ".join(columns) + " |",
-        "|---" * (len(columns) + 1) + "|",
-    ]
-    for name in means.index:
-        cells = [f"{means.loc[name, column]:.1f} ({change.loc[name, column]:+.1f})" for column in columns]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        write_page(options.out, "ideas", text)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,24 @@
-"""Corel5K's protocol: who is a test photo, and what its tables change."""
+"""Corel5K's protocol: who is a test photo, what its tables change, and what they show of models."""
 
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
+import scipy.sparse as sp
 import yaml
 from benchmarks.corel5k import TEST, divided, write_table
-from benchmarks.corel5k_tables import TABLES
+from benchmarks.corel5k_figures import FIGURES, Result, differences, judge
+from benchmarks.corel5k_folds import PARTS, fold_of
+from benchmarks.corel5k_tables import SECTIONS, TABLES, Row, changed_params
 from conftest import PROJECT
 
-from zerotag.settings import read_params
+from zerotag.evaluation import evaluate
+from zerotag.methods import method
+from zerotag.settings import from_params, read_params
 from zerotag.sources.csv_table import CsvSettings, read
+from zerotag.training import TrainSettings
+from zerotag.vocabulary import Vocabulary
 
 PHOTOS = 1400
 
@@ -64,16 +72,42 @@ def test_another_folders_photos_as_test_photos(corel5k: Path, tmp_path: Path) ->
     assert names(list(divided(corel5k, other, validation=True)), "test").isdisjoint(names(photos, "test"))
 
 
-@pytest.mark.parametrize("table", list(TABLES))
-def test_rows_change_what_there_is(table: str) -> None:
-    params = read_params(PROJECT / "params.yaml")
-    for name, row in TABLES[table].items():
-        assert row.method in params["methods"]
-        assert row.against is None or row.against in TABLES[table], name
+def test_folds_are_about_equal() -> None:
+    folds = np.bincount([fold_of(f"{number}.jpeg") for number in range(4000)], minlength=PARTS)
+    assert folds.size == PARTS and folds.min() > 900
+
+
+@pytest.mark.parametrize("rows", [*TABLES.values(), *SECTIONS.values()], ids=[*TABLES, *SECTIONS])
+def test_rows_change_what_there_is(rows: dict[str, Row]) -> None:
+    for name, row in rows.items():
+        assert row.against is None or row.against in rows, name
+        there = read_params(PROJECT / "params.yaml")
+        params = changed_params(read_params(PROJECT / "params.yaml"), row)
+        method(row.method, params["method"].get(row.method))
+        mode = params["train"]["mode"]
+        from_params(TrainSettings, params["train"][mode], f"train.{mode}")
         for parameter in row.changes:
-            *sections, last = parameter.split(".")
-            section = params
-            for each in sections:
-                section = section[each]
-            assert last in section or sections[0] == "method", name
-    assert yaml.safe_dump({name: row.changes for name, row in TABLES[table].items()})  # plain values
+            section, *rest = parameter.split(".")
+            assert section in there and (section in ("method", "train") or rest[-1] in there[section]), name
+    assert yaml.safe_dump({name: row.changes for name, row in rows.items()})  # plain values
+
+
+def test_figures_are_those_of_the_evaluate_stage() -> None:
+    random = np.random.default_rng(0)
+    scores = random.normal(size=(80, 12)).astype(np.float32)
+    labels = sp.csr_matrix((random.random((80, 12)) < 0.2).astype(np.uint8))
+    seen = np.arange(12) % 3 > 0
+    result = judge(scores, labels, seen, seconds=2.5)
+    # Scores as they are: as if each tag's vector were a coordinate of its own.
+    vocabulary = Vocabulary([f"tag{number}" for number in range(12)], np.eye(12, dtype=np.float32), seen)
+    metrics = evaluate(scores[:, None], labels, vocabulary, [""] * 80, np.arange(80), 0).metrics
+    np.testing.assert_allclose(result.figures, [metrics[task][name] for task, name in FIGURES], rtol=1e-5)
+    assert result.seconds == 2.5
+
+
+def test_a_difference_is_paired() -> None:
+    noise = np.random.default_rng(0).normal(size=(6, 400))
+    worse = [Result(np.full(6, 20.0 + each), 20 + each + 5 * noise, 1) for each in range(3)]
+    better = [Result(one.figures + 1, one.resampled + 1 + 0.01 * noise[::-1], 1) for one in worse]
+    for cell in differences(better, worse):
+        assert cell == "+1.0 [+1.0, +1.0]"  # what both share, ten points of it, does not count

@@ -1,0 +1,153 @@
+"""Ablations, by which settings are chosen: python -m benchmarks.corel5k_folds FOLDER [--out FILE.md].
+
+The training photos of benchmarks.corel5k's protocol are divided into four folds by a hash of the name; each fold is
+judged by heads that learnt from the other three, over five splits: eight times the photos of one validation division,
+and none of the test photos. Heads are trained by zerotag.training on the features that the pipeline computed once.
+What is trained is kept in work/, so that the command can be interrupted and repeated. The rows are
+benchmarks.corel5k_tables.SECTIONS.
+
+--out   writes the tables, and a plot of each beside them.
+"""
+
+import argparse
+import hashlib
+import os
+import tempfile
+import time
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from benchmarks.corel5k import PROJECT, UNSEEN, divided, reproduce, write_table
+from benchmarks.corel5k_figures import Result, judge, measured, plot, table, write_page
+from benchmarks.corel5k_tables import SECTIONS, Row, changed_params
+from joblib import Memory, Parallel, delayed
+from tqdm import tqdm
+
+from zerotag.dataset import Dataset
+from zerotag.evaluation import score_matrix
+from zerotag.methods import Head, Method, method, start_head
+from zerotag.settings import from_params, read_params
+from zerotag.training import TrainSettings, feature_batches, tag_frequency, train
+from zerotag.vocabulary import Vocabulary
+
+WORK = PROJECT / "work" / "corel5k"
+PARTS, SPLITS = 4, 5
+memory = Memory(WORK / "heads", verbose=0)
+
+
+@dataclass(frozen=True)
+class Data:
+    """One split.
+
+    Attributes:
+        features: (N, F) of the training photos.
+        labels: (N, T).
+        fold: (N,).
+        vocabulary: T tags, not lifted.
+    """
+
+    features: np.ndarray
+    labels: sp.csr_matrix
+    fold: np.ndarray
+    vocabulary: Vocabulary
+
+
+def fold_of(name: str) -> int:
+    """Of a photo; neither its order nor the other photos matter."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()) % PARTS
+
+
+def load(photos: Path, row: Row, split: int) -> Data:
+    """Let the pipeline make the data of a row and split, up to the features."""
+    place = WORK / "folds"
+    backbone = reproduce(place, photos, row, split, 0, "features@{backbone}")
+    reproduce(place, photos, row, split, 0, "split")
+    dataset, vocabulary = Dataset.read(place / "prepared"), Vocabulary.read(place / "words", place / "split.csv")
+    rows = np.flatnonzero(dataset.usable)
+    labels = dataset.labels[rows][:, dataset.columns(vocabulary.tags)].tocsr()
+    fold = np.array([fold_of(Path(name).name) for name in dataset.photos["id"].iloc[rows]])
+    return Data(np.load(place / "features" / f"{backbone}.npy")[rows], labels, fold, vocabulary)
+
+
+@memory.cache(ignore=["data"])
+def fit(data: Data, key: str, chosen: Method, settings: TrainSettings, fold: int) -> Result:
+    """Train a head on the other folds, as stages/train.py does, and judge it on this one."""
+    started = time.monotonic()
+    vocabulary = data.vocabulary.lifted(chosen.sharpness)
+    seen = vocabulary.seen
+    vectors, labels = vocabulary.vectors[seen], data.labels[:, np.flatnonzero(seen)].tocsr()
+    train_rows, test_rows = np.flatnonzero(data.fold != fold), np.flatnonzero(data.fold == fold)
+    device = torch.device("cpu")
+    torch.manual_seed(settings.seed)
+    head = Head(data.features.shape[1], chosen, vectors.shape[1])
+    frequency = tag_frequency(labels, train_rows)
+    start_head(head, torch.from_numpy(data.features[train_rows]), frequency, torch.from_numpy(vectors))
+    batches = feature_batches(data.features, settings.batch, device)
+    with tempfile.TemporaryDirectory() as scratch:
+        train(head, batches, train_rows, labels, vectors, chosen, settings, Path(scratch) / "head.pt", key, device)
+    seconds = time.monotonic() - started
+    with torch.inference_mode():
+        principal = head(torch.from_numpy(data.features[test_rows])).numpy()
+    return judge(score_matrix(principal, vocabulary.vectors), data.labels[test_rows], seen, seconds, seed=fold)
+
+
+def one(data: Data, key: str, row: Row, fold: int) -> Result:
+    torch.set_num_threads(1)
+    params = changed_params(read_params(PROJECT / "params.yaml"), row)
+    settings = from_params(TrainSettings, {**params["train"]["frozen"], "seed": 0}, "train.frozen")
+    with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):  # single heads' progress bars
+        return fit(data, key, method(row.method, params["method"].get(row.method)), settings, fold)
+
+
+def code() -> str:
+    """Names what the figures are computed by."""
+    files = [PROJECT / "src" / "zerotag" / f"{name}.py" for name in ("training", "methods", "lift", "bootstrap")]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    arguments.add_argument("folder", type=Path)
+    arguments.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    arguments.add_argument("--out", type=Path)
+    options = arguments.parse_args()
+    WORK.mkdir(parents=True, exist_ok=True)
+    photos = WORK / "validation.csv"
+    write_table(photos, divided(options.folder.resolve(), None, validation=True))
+    rows = {name: row for section in SECTIONS.values() for name, row in section.items()}
+    results: dict[str, list[Result]] = {name: [] for name in rows}
+    for split, normalise in product(range(SPLITS), (True, False)):
+        data = load(photos, Row("sdl", {"words.normalise": normalise}), split)
+        key = f"{code()} {data.vocabulary.digest} {hashlib.sha256(data.features).hexdigest()[:16]}"
+        theirs = [name for name, row in rows.items() if row.changes.get("words.normalise", True) is normalise]
+        tasks = list(product(theirs, range(PARTS)))
+        jobs = (delayed(one)(data, key, rows[name], fold) for name, fold in tasks)
+        done = Parallel(n_jobs=options.jobs, return_as="generator")(jobs)
+        for (name, _), result in zip(tasks, tqdm(done, desc=f"split {split}", total=len(tasks)), strict=True):
+            results[name].append(result)
+    pages = [
+        f"""{measured("python -m benchmarks.corel5k_folds FOLDER")}
+heads on lite0's features at 224 pixels, GloVe 6B 50-d; {len(data.fold):,} photos in {PARTS} folds, {SPLITS} splits with
+{UNSEEN} unseen tags; mean ± standard deviation over folds and splits; training is a head's time on one core."""
+    ]
+    for number, (title, section) in enumerate(SECTIONS.items()):
+        first = next(iter(section))
+        its = {name: results[name] for name in section}
+        pages.append(f"## {title}\n\n{table(its, {name: row.against or first for name, row in section.items()})}")
+        if options.out:
+            file = options.out.with_name(f"{options.out.stem}-{number}.svg")
+            plot(its, file)
+            pages.append(f"![mAP]({file.name})")
+    text = "\n\n".join(pages)
+    print(text)
+    if options.out:
+        write_page(options.out, "ablations", text)
+
+
+if __name__ == "__main__":
+    main()
