@@ -149,7 +149,7 @@ def all_layers(**settings: Any) -> dict[str, Any]:
         "batch_statistics": False,
         "weight_decay": 0.0,
         "cutout": 0.0,
-        "size": 160,
+        "pixels": 160,
         **settings,
     }
     return {"train.mode": "end_to_end"} | {f"train.end_to_end.{name}": value for name, value in mode.items()}
@@ -158,7 +158,7 @@ def all_layers(**settings: Any) -> dict[str, Any]:
 END_TO_END = {
     "sdl, frozen": Row("sdl"),
     "sdl, fine-tuned": Row("sdl", partial()),
-    "sdl, all layers": Row("sdl", all_layers(size=224)),
+    "sdl, all layers": Row("sdl", all_layers(pixels=224)),
     "fast0tag, frozen": Row("fast0tag"),
     "fast0tag, fine-tuned": Row("fast0tag", partial(), "fast0tag, frozen"),
     "sdl_plus, frozen": Row("sdl_plus"),

@@ -30,7 +30,7 @@ with plain_exit():
             np.save(out, np.zeros((0, 0), dtype=np.float32))
         raise SystemExit
     weights = params["weights"].get(name, params["weights"]["other"])
-    size = params["features"]["size"]
+    size = params["features"]["pixels"]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dataset = Dataset.read(Path("prepared"))
     torch.manual_seed(params["seed"])  # for weights: none

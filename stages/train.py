@@ -34,7 +34,7 @@ def main(backbone_name: str, method_name: str) -> None:
     vocabulary = Vocabulary.read(Path("words"), Path("split.csv")).lifted(chosen.sharpness)
     process, device = join_processes()
     weights = params["weights"].get(backbone_name, params["weights"]["other"])
-    size = settings.size if mode == "end_to_end" else params["features"]["size"]
+    size = settings.pixels if mode == "end_to_end" else params["features"]["pixels"]
 
     torch.manual_seed(seed)
     backbone = build_backbone(backbone_name, weights)

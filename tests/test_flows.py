@@ -92,11 +92,11 @@ class Prefect:
 
 def small(params: dict[str, Any]) -> None:
     """A tiny rendered set and two small backbones; training that learns nothing."""
-    params["sources"]["scenes"].update(photos=120, size=64)
+    params["sources"]["scenes"].update(photos=120, pixels=64)
     params["validate"]["min_tag_photos"] = 1
     params["backbones"], params["methods"] = list(BACKBONES), ["sdl"]
     params["weights"]["other"] = "none"
-    params["features"] = {"size": 64, "batch": 32}
+    params["features"] = {"pixels": 64, "batch": 32}
     params["train"]["frozen"].update(epochs=2, learning_rate=1e-9)
     params["package"]["words"] = 1000
     params["export"].update(compare=[], check_photos=2, judge_photos=8)

@@ -73,7 +73,7 @@ def test_tags_are_nus_wides(shared: Path) -> None:
     assert len(unseen & set(ALL_TAGS)) >= 12
 
 
-@pytest.mark.parametrize(("wrong", "named"), [({"photos": 3}, "photos = 3"), ({"size": 8}, "size = 8")])
+@pytest.mark.parametrize(("wrong", "named"), [({"photos": 3}, "photos = 3"), ({"size": 8}, "pixels = 8")])
 def test_too_little_is_refused(wrong: dict[str, int], named: str, tmp_path: Path) -> None:
     with pytest.raises(ZerotagError, match=named):
         render(tmp_path / "raw", **wrong)

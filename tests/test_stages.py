@@ -34,7 +34,7 @@ def small(params: dict[str, Any]) -> None:
     params["validate"].update(min_tag_photos=1, tags_per_photo=[1, 5])
     params["backbones"], params["methods"] = [BACKBONE], ["sdl_plus"]
     params["weights"]["other"] = "none"
-    params["features"] = {"size": 32, "batch": 4}
+    params["features"] = {"pixels": 32, "batch": 4}
     params["train"]["frozen"].update(epochs=1, batch=4)
     params["evaluate"]["examples"] = params["report"]["examples"] = 2
 
@@ -123,6 +123,19 @@ def test_another_title_runs_the_report_alone(project: Path) -> None:
     write_params(project, lambda params: params["report"].update(title="Holiday photos"))
     assert repro(project) == ["report"]
     assert "Holiday photos" in (project / "report" / "index.html").read_text()
+
+
+def test_another_side_makes_other_features_and_the_first_come_back(project: Path) -> None:
+    file = project / "features" / f"{BACKBONE}.npy"
+    first = file.read_bytes()
+    said = []
+    for pixels in (40, 32):
+        write_params(project, lambda params, pixels=pixels: params["features"].update(pixels=pixels))
+        done = command(project, "dvc", "repro", "features")
+        assert done.returncode == 0, done.stdout + done.stderr
+        said.append(done.stdout)
+        assert (file.read_bytes() == first) is (pixels == 32)
+    assert "Running stage 'features" in said[0] and "is cached" in said[1]
 
 
 # What stops a stage: its message, exit status 1, and nothing written.

@@ -362,10 +362,10 @@ def prepared_project(folder: Path, photos: int, side: int = 72) -> dict[str, Any
     pd.DataFrame({"tag": tags, "split": split}).to_csv(folder / "split.csv", index=False)
     params = yaml.safe_load((PROJECT / "params.yaml").read_text())
     params["weights"]["other"] = "none"
-    params["features"] = {"size": 64, "batch": 4}
+    params["features"] = {"pixels": 64, "batch": 4}
     params["method"]["sdl"] = {"principal_vectors": 2}
     params["train"]["mode"] = "end_to_end"
-    params["train"]["end_to_end"].update(epochs=1, batch=4, size=64, learning_rate=0.001)
+    params["train"]["end_to_end"].update(epochs=1, batch=4, pixels=64, learning_rate=0.001)
     return params
 
 
@@ -532,8 +532,8 @@ def test_the_head_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """At a learning rate of nothing the model is the frozen one, and its head has learnt."""
     params = prepared_project(tmp_path, 16)
     params["train"]["frozen"].update(epochs=2, batch=4, learning_rate=0.01)
-    nothing = {"learning_rate": 1e-12, "head_first": True, "batch_statistics": False, "epochs": 1, "weight_decay": 0.0}
-    params["train"]["end_to_end"].update(nothing)
+    nothing = {"learning_rate": 1e-12, "head_learning_rate": 1e-12, "head_first": True, "batch_statistics": False}
+    params["train"]["end_to_end"].update(nothing, epochs=1, weight_decay=0.0)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["features.py", "test_resnet"])
     heads = {}

@@ -86,11 +86,11 @@ def end_to_end(network: Network, dataset: Dataset, settings: TrainSettings, batc
     """Train everything on photos that are augmented anew in each epoch."""
 
     def batches(rows: np.ndarray, epoch: int) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
-        photos = TrainingPhotos(dataset, rows, settings.size, settings.cutout, settings.seed, epoch)
+        photos = TrainingPhotos(dataset, rows, settings.pixels, settings.cutout, settings.seed, epoch)
         return photo_batches(photos, batch, device, default_workers(device))
 
     def features(rows: np.ndarray) -> np.ndarray:
         backbone = network.backbone.to(device).eval()
-        return np.concatenate(list(features_of(backbone, dataset, rows, settings.size, batch, device)))
+        return np.concatenate(list(features_of(backbone, dataset, rows, settings.pixels, batch, device)))
 
     return Mode(network.to(memory_format=torch.channels_last), batches, features)

@@ -43,7 +43,7 @@ class TrainSettings:
     head_first: the head is first trained alone, as in `frozen`: a backbone that learns from a head that knows nothing
         forgets what it knew (Kumar et al., 2022).
     batch_statistics: of batch normalisation, from each batch, as usual; off: the pretrained ones stay.
-    size: pixels of the input's side.
+    pixels: of the input's side.
     cutout: side of the grey square as a share of the picture's; 0 for none (end_to_end).
     moving_average: decay of the weights' moving average, such as 0.9997; 0 for none.
     precision: auto (bf16 or fp16 on a GPU, float32 on the CPU), float32, bf16 or fp16.
@@ -60,7 +60,7 @@ class TrainSettings:
     weight_decay: float = 3e-4
     head_first: bool = False
     batch_statistics: bool = True
-    size: int = 224
+    pixels: int = 224
     cutout: float = 0.5
     moving_average: float = 0.0
     precision: str = "auto"

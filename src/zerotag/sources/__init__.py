@@ -31,17 +31,17 @@ class SourceKind:
 class ScenesSettings:
     """Attributes:
     photos: how many pictures are rendered.
-    size: their side in pixels.
+    pixels: of their side.
     seed: the same seed gives the same pictures.
     """
 
     photos: int = 1600
-    size: int = 160
+    pixels: int = 160
     seed: int = 0
 
 
 def _fetch_scenes(settings: ScenesSettings, raw: Path, work: Path, lock: Path) -> None:
-    scenes.render(raw, settings.photos, settings.size, settings.seed)
+    scenes.render(raw, settings.photos, settings.pixels, settings.seed)
 
 
 def _read_scenes(settings: ScenesSettings, raw: Path) -> Source:

@@ -64,7 +64,7 @@ def render(
     if photos < 10:
         raise ZerotagError(f"params.yaml: sources.scenes.photos = {photos}: 10 are the least, 1600 the default.")
     if size < 32:
-        raise ZerotagError(f"params.yaml: sources.scenes.size = {size}: 32 pixels are the least, 160 the default.")
+        raise ZerotagError(f"params.yaml: sources.scenes.pixels = {size}: 32 pixels are the least, 160 the default.")
     with write_aside(folder) as draft, ProcessPoolExecutor(workers or os.cpu_count()) as pool:
         for place in PLACES:
             (draft / "images" / place.name).mkdir(parents=True)
