@@ -27,6 +27,7 @@ from pathlib import Path
 from queue import Queue
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from benchmarks.corel5k_figures import COLUMNS, Result, judge, measured, plot, table, write_page
 from benchmarks.corel5k_tables import TABLES, Row, changed_params, write_tag_vectors
@@ -38,6 +39,7 @@ from zerotag.files import write_aside
 from zerotag.model import Model, load_model
 from zerotag.settings import read_params
 from zerotag.sources.base import hash_division
+from zerotag.vocabulary import Vocabulary
 
 PROJECT = Path(__file__).resolve().parents[1]
 TEST, UNSEEN = 500, 60
@@ -148,8 +150,8 @@ def write_table(target: Path, photos: Iterator[tuple[str, str, str]]) -> None:
         writer.writerows(photos)
 
 
-def reproduce(place: Path, table: Path, row: Row, split: int, training_seed: int, stage: str) -> str:
-    """Run the pipeline up to a stage of a row; returns the backbone's name."""
+def reproduce(place: Path, table: Path, row: Row, split: int, training_seed: int, *stages: str) -> str:
+    """Run the pipeline up to some stages of a row; returns the backbone's name."""
     params = changed_params(read_params(PROJECT / "params.yaml"), row)
     params["source"] = "csv"
     params["sources"]["csv"] = {"table": str(table), "photos": str(table.parent)}  # the table has whole paths
@@ -160,11 +162,22 @@ def reproduce(place: Path, table: Path, row: Row, split: int, training_seed: int
     [backbone] = params["backbones"]
     workspace(place, params)
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "dvc", "repro", stage.format(backbone=backbone, method=row.method)]
+    targets = [stage.format(backbone=backbone, method=row.method) for stage in stages]
+    command = [sys.executable, "-m", "dvc", "repro", *targets]
     done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"the pipeline failed in {place}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     return backbone
+
+
+def frozen_data(
+    place: Path, table: Path, row: Row, split: int
+) -> tuple[Dataset, Vocabulary, sp.csr_matrix, np.ndarray]:
+    """What a frozen backbone's heads are trained on: the photos, T tags, (N, T) labels and (N, F) features."""
+    backbone = reproduce(place, table, row, split, 0, "features@{backbone}", "split")
+    dataset, vocabulary = Dataset.read(place / "prepared"), Vocabulary.read(place / "words", place / "split.csv")
+    labels = dataset.labels[:, dataset.columns(vocabulary.tags)].tocsr()
+    return dataset, vocabulary, labels, np.load(place / "features" / f"{backbone}.npy")
 
 
 def run(place: Path, table: Path, row: Row, split: int, training_seed: int) -> tuple[Result, Model]:

@@ -12,32 +12,31 @@ benchmarks.corel5k_tables.SECTIONS.
 import argparse
 import hashlib
 import os
-import tempfile
 import time
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 import torch
-from benchmarks.corel5k import PROJECT, UNSEEN, divided, reproduce, write_table
+from benchmarks.corel5k import PROJECT, UNSEEN, divided, frozen_data, write_table
 from benchmarks.corel5k_figures import Result, judge, measured, plot, table, write_page
 from benchmarks.corel5k_tables import SECTIONS, Row, changed_params
 from joblib import Memory, Parallel, delayed
 from tqdm import tqdm
 
-from zerotag.dataset import Dataset
 from zerotag.evaluation import score_matrix
-from zerotag.methods import Head, Method, method, start_head
+from zerotag.held_out import train_head
+from zerotag.methods import Method, method
 from zerotag.settings import from_params, read_params
-from zerotag.training import TrainSettings, feature_batches, tag_frequency, train
+from zerotag.training import TrainSettings
 from zerotag.vocabulary import Vocabulary
 
 WORK = PROJECT / "work" / "corel5k"
 PARTS, SPLITS = 4, 5
-memory = Memory(WORK / "heads", verbose=0)
 
 
 @dataclass(frozen=True)
@@ -64,49 +63,48 @@ def fold_of(name: str) -> int:
 
 def load(photos: Path, row: Row, split: int) -> Data:
     """Let the pipeline make the data of a row and split, up to the features."""
-    place = WORK / "folds"
-    backbone = reproduce(place, photos, row, split, 0, "features@{backbone}")
-    reproduce(place, photos, row, split, 0, "split")
-    dataset, vocabulary = Dataset.read(place / "prepared"), Vocabulary.read(place / "words", place / "split.csv")
+    dataset, vocabulary, labels, features = frozen_data(WORK / "folds", photos, row, split)
     rows = np.flatnonzero(dataset.usable)
-    labels = dataset.labels[rows][:, dataset.columns(vocabulary.tags)].tocsr()
     fold = np.array([fold_of(Path(name).name) for name in dataset.photos["id"].iloc[rows]])
-    return Data(np.load(place / "features" / f"{backbone}.npy")[rows], labels, fold, vocabulary)
+    return Data(features[rows], labels[rows].tocsr(), fold, vocabulary)
 
 
-@memory.cache(ignore=["data"])
 def fit(data: Data, key: str, chosen: Method, settings: TrainSettings, fold: int) -> Result:
-    """Train a head on the other folds, as stages/train.py does, and judge it on this one."""
+    """Train a head on the other folds and judge it on this one.
+
+    Args:
+        data: of the split.
+        key: names the data and the code, for the cache, which cannot see what they are.
+        chosen: the method.
+        settings: of the training.
+        fold: number of the fold that is judged.
+    """
     started = time.monotonic()
     vocabulary = data.vocabulary.lifted(chosen.sharpness)
-    seen = vocabulary.seen
-    vectors, labels = vocabulary.vectors[seen], data.labels[:, np.flatnonzero(seen)].tocsr()
-    train_rows, test_rows = np.flatnonzero(data.fold != fold), np.flatnonzero(data.fold == fold)
-    device = torch.device("cpu")
-    torch.manual_seed(settings.seed)
-    head = Head(data.features.shape[1], chosen, vectors.shape[1])
-    frequency = tag_frequency(labels, train_rows)
-    start_head(head, torch.from_numpy(data.features[train_rows]), frequency, torch.from_numpy(vectors))
-    batches = feature_batches(data.features, settings.batch, device)
-    with tempfile.TemporaryDirectory() as scratch:
-        train(head, batches, train_rows, labels, vectors, chosen, settings, Path(scratch) / "head.pt", key, device)
+    seen, judged = vocabulary.seen, np.flatnonzero(data.fold == fold)
+    labels, vectors = data.labels[:, np.flatnonzero(seen)].tocsr(), vocabulary.vectors[seen]
+    others = np.flatnonzero(data.fold != fold)
+    head = train_head(chosen, data.features, others, labels, vectors, settings, torch.device("cpu"))
     seconds = time.monotonic() - started
     with torch.inference_mode():
-        principal = head(torch.from_numpy(data.features[test_rows])).numpy()
-    return judge(score_matrix(principal, vocabulary.vectors), data.labels[test_rows], seen, seconds, seed=fold)
+        principal = head(torch.from_numpy(data.features[judged])).numpy()
+    return judge(score_matrix(principal, vocabulary.vectors), data.labels[judged], seen, seconds, seed=fold)
 
 
-def one(data: Data, key: str, row: Row, fold: int) -> Result:
+def cached_fit(data: Data, key: str, params: dict[str, Any], row: Row, fold: int) -> Result:
+    """`fit` of a row, taken from work/ where it has been done before."""
     torch.set_num_threads(1)
-    params = changed_params(read_params(PROJECT / "params.yaml"), row)
-    settings = from_params(TrainSettings, {**params["train"]["frozen"], "seed": 0}, "train.frozen")
+    changed = changed_params(params, row)
+    chosen = method(row.method, changed["method"].get(row.method))
+    settings = from_params(TrainSettings, {**changed["train"]["frozen"], "seed": 0}, "train.frozen")
+    cached = Memory(WORK / "heads", verbose=0).cache(fit, ignore=["data"])
     with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):  # single heads' progress bars
-        return fit(data, key, method(row.method, params["method"].get(row.method)), settings, fold)
+        return cached(data, key, chosen, settings, fold)
 
 
 def code() -> str:
     """Names what the figures are computed by."""
-    files = [PROJECT / "src" / "zerotag" / f"{name}.py" for name in ("training", "methods", "lift", "bootstrap")]
+    files = [*sorted((PROJECT / "src" / "zerotag").glob("*.py")), PROJECT / "benchmarks" / "corel5k_figures.py"]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
@@ -121,12 +119,13 @@ def main() -> None:
     write_table(photos, divided(options.folder.resolve(), None, validation=True))
     rows = {name: row for section in SECTIONS.values() for name, row in section.items()}
     results: dict[str, list[Result]] = {name: [] for name in rows}
+    params, version = read_params(PROJECT / "params.yaml"), code()
     for split, normalise in product(range(SPLITS), (True, False)):
         data = load(photos, Row("sdl", {"words.normalise": normalise}), split)
-        key = f"{code()} {data.vocabulary.digest} {hashlib.sha256(data.features).hexdigest()[:16]}"
+        key = f"{version} {data.vocabulary.digest} {hashlib.sha256(data.features).hexdigest()[:16]}"
         theirs = [name for name, row in rows.items() if row.changes.get("words.normalise", True) is normalise]
         tasks = list(product(theirs, range(PARTS)))
-        jobs = (delayed(one)(data, key, rows[name], fold) for name, fold in tasks)
+        jobs = (delayed(cached_fit)(data, key, params, rows[name], fold) for name, fold in tasks)
         done = Parallel(n_jobs=options.jobs, return_as="generator")(jobs)
         for (name, _), result in zip(tasks, tqdm(done, desc=f"split {split}", total=len(tasks)), strict=True):
             results[name].append(result)

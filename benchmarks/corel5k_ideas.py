@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 import torch
-from benchmarks.corel5k import PROJECT, divided, reproduce, write_table
+from benchmarks.corel5k import PROJECT, divided, frozen_data, write_table
 from benchmarks.corel5k_figures import Result, judge, measured, table, write_page
 from benchmarks.corel5k_tables import MINILM, Row
 from torch import nn
@@ -27,6 +27,7 @@ from zerotag.features import Photos, input_transform, photo_batches
 from zerotag.lexicon import unit
 from zerotag.lift import Lift
 from zerotag.methods import METHODS, Head, log_odds, start_head
+from zerotag.settings import read_params
 from zerotag.text_encoders import load_encoder
 from zerotag.training import tag_frequency
 from zerotag.vocabulary import Vocabulary
@@ -280,14 +281,11 @@ def main() -> None:
     results: dict[str, list[Result]] = {name: [] for name in (*IDEAS, *AFTERWARDS, *POOLING)}
     maps: np.ndarray | None = None
     for split in range(SPLITS):
-        backbone = reproduce(place, photos, Row("sdl_plus"), split, 0, "features@{backbone}")
-        reproduce(place, photos, Row("sdl_plus"), split, 0, "split")
-        dataset, vocabulary = Dataset.read(place / "prepared"), Vocabulary.read(place / "words", place / "split.csv")
-        labels = dataset.labels[:, dataset.columns(vocabulary.tags)].tocsr()
+        dataset, vocabulary, labels, features = frozen_data(place, photos, Row("sdl_plus"), split)
         minilm = unit(load_encoder(MINILM)(vocabulary.tags)).astype(np.float32)
-        data = Data(dataset, np.load(place / "features" / f"{backbone}.npy"), labels, vocabulary, minilm)
+        data = Data(dataset, features, labels, vocabulary, minilm)
         if maps is None:
-            maps = last_maps(dataset, backbone, 224)
+            maps = last_maps(dataset, *read_params(PROJECT / "params.yaml")["backbones"], 224)
         on_maps = replace(data, features=maps)
         trials: dict[str, Callable[[], np.ndarray]] = {name: partial(idea, data) for name, idea in IDEAS.items()}
         trials |= {name: partial(idea, on_maps) for name, idea in POOLING.items()}

@@ -1,5 +1,6 @@
 """The rows of benchmarks.corel5k's tables: a method, and what is changed of params.yaml."""
 
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ def changed(method: str, changes: dict[str, Any]) -> Row:
 
 
 def changed_params(params: dict[str, Any], row: Row) -> dict[str, Any]:
-    """params.yaml's content with a row's changes made in it."""
+    """params.yaml's content with a row's changes made; `params` stays as it is."""
+    params = deepcopy(params)
     for name, value in row.changes.items():
         *sections, last = name.split(".")
         section: Any = params

@@ -79,10 +79,10 @@ def test_folds_are_about_equal() -> None:
 
 @pytest.mark.parametrize("rows", [*TABLES.values(), *SECTIONS.values()], ids=[*TABLES, *SECTIONS])
 def test_rows_change_what_there_is(rows: dict[str, Row]) -> None:
+    there = read_params(PROJECT / "params.yaml")
     for name, row in rows.items():
         assert row.against is None or row.against in rows, name
-        there = read_params(PROJECT / "params.yaml")
-        params = changed_params(read_params(PROJECT / "params.yaml"), row)
+        params = changed_params(there, row)
         method(row.method, params["method"].get(row.method))
         mode = params["train"]["mode"]
         from_params(TrainSettings, params["train"][mode], f"train.{mode}")

@@ -47,10 +47,11 @@ def calibrate_frozen(
     learn, rest = dataset.train[~apart], dataset.train[apart][:SCORED_PHOTOS]
     labels, seen = _seen(model, dataset)
     hidden = random.random(seen.size) < HELD_OUT_TAGS
+    method = Method(**model.info["parameters"])
     scores = []
     for chosen in (seen, seen[~hidden]):
         vectors = model.vocabulary.vectors_after(chosen)
-        head = _train_head(model, features, learn, labels[:, chosen].tocsr(), vectors[chosen], settings, device)
+        head = train_head(method, features, learn, labels[:, chosen].tocsr(), vectors[chosen], settings, device)
         with torch.inference_mode():
             principal = head(torch.from_numpy(features[rest]).to(device)).cpu().numpy()
         scores.append(score_matrix(principal, vectors))
@@ -116,8 +117,8 @@ def _seen(model: Model, dataset: Dataset) -> tuple[sp.csr_matrix, np.ndarray]:
     return labels, np.flatnonzero(model.vocabulary.seen)
 
 
-def _train_head(
-    model: Model,
+def train_head(
+    method: Method,
     features: np.ndarray,
     rows: np.ndarray,
     labels: sp.csr_matrix,
@@ -125,9 +126,18 @@ def _train_head(
     settings: TrainSettings,
     device: torch.device,
 ) -> Head:
-    """Train a head as the train stage does."""
+    """Train a head on cached features, as the train stage does a frozen backbone's.
+
+    Args:
+        method: of the head.
+        features: (N, F).
+        rows: of the training photos.
+        labels: (N, S) CSR 0/1 of the tags that are seen.
+        vectors: (S, d) of them, lifted where the method lifts.
+        settings: of the training.
+        device: where.
+    """
     torch.manual_seed(settings.seed)
-    method = Method(**model.info["parameters"])
     head = Head(features.shape[1], method, vectors.shape[1])
     start_head(head, torch.from_numpy(features[rows]), tag_frequency(labels, rows), torch.from_numpy(vectors))
     with TemporaryDirectory() as work:
@@ -140,7 +150,7 @@ def _train_head(
             method,
             settings,
             checkpoint=Path(work) / "checkpoint.pt",
-            key="calibration",
+            key="held out",
             device=device,
         )
     return head.eval()
