@@ -20,7 +20,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from zerotag import sources
+from zerotag.data import sources
 
 BAR, ROUNDS = 0.5, 3
 SERVER = """

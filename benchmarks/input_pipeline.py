@@ -19,13 +19,13 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from zerotag.augment import TrainingPhotos
-from zerotag.backbones import build_backbone
-from zerotag.dataset import Dataset
-from zerotag.features import default_workers, photo_batches
-from zerotag.methods import METHODS, Head
-from zerotag.model import Network
-from zerotag.training import Batches, TrainSettings, train
+from zerotag.data.dataset import Dataset
+from zerotag.training.augment import TrainingPhotos
+from zerotag.training.backbones import build_backbone
+from zerotag.training.features import default_workers, photo_batches
+from zerotag.training.loop import Batches, TrainSettings, train
+from zerotag.training.methods import METHODS, Head
+from zerotag.training.model import Network
 
 TAGS, DIMENSIONS = 925, 300
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import torch
 
-from zerotag.methods import METHODS, Method, loss
+from zerotag.training.methods import METHODS, Method, loss
 
 PHOTOS, TAGS_OF_A_PHOTO, TAGS, VECTORS, DIMENSIONS = 64, 5, 925, 7, 300
 BAR = 3.0

@@ -17,7 +17,7 @@ import scipy.sparse as sp
 import sklearn
 from sklearn.metrics import average_precision_score
 
-from zerotag.metrics import average_precision, top_k_counts
+from zerotag.evaluation.metrics import average_precision, top_k_counts
 
 PHOTOS, CONCEPTS, OTHERS = 107_859, 81, 925
 BAR, MEMORY_BAR = 10.0, 4.0

@@ -31,7 +31,7 @@ from gensim.models import KeyedVectors
 from PIL import Image
 from tqdm import tqdm
 
-from zerotag.sources.nus_wide import read_table
+from zerotag.data.sources.nus_wide import read_table
 
 PROJECT = Path(__file__).resolve().parents[1]
 WORK = PROJECT / "work" / "rehearsal"

@@ -1,6 +1,6 @@
 """Search over many random embedding matrices: python -m benchmarks.search [--photos 100000] [--qdrant].
 
-LanceDB's exact scan (what `zerotag.index` uses) is compared with brute force in numpy, photo by photo, and with
+LanceDB's exact scan (what `zerotag.serving.index` uses) is compared with brute force in numpy, photo by photo, and with
 LanceDB's approximate index. Ratios are against brute force with the matrices in memory. --qdrant measures Qdrant's
 local mode as well, if qdrant-client is installed.
 """
@@ -14,7 +14,7 @@ from statistics import median
 
 import numpy as np
 
-from zerotag.index import Index
+from zerotag.serving.index import Index
 
 M, D, TOP, QUERIES = 7, 50, 10, 40
 

@@ -22,9 +22,9 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from zerotag.runtime import Runtime
-from zerotag.scoring import score
-from zerotag.tagger import PHOTO_SUFFIXES, Tagger
+from zerotag.serving.runtime import Runtime
+from zerotag.serving.scoring import score
+from zerotag.serving.tagger import PHOTO_SUFFIXES, Tagger
 
 PROJECT = Path(__file__).resolve().parents[1]
 BACKBONES = ["tf_efficientnet_lite0", "tresnet_m", "resnet50"]
@@ -61,10 +61,10 @@ def network_latency(name: str, repeats: int = 20) -> tuple[float, float]:
     """Median seconds of torch eager and of ONNX Runtime."""
     import torch
 
-    from zerotag.backbones import build_backbone
-    from zerotag.export import export_network
-    from zerotag.methods import Head, Method
-    from zerotag.model import Model, Network
+    from zerotag.packaging.export import export_network
+    from zerotag.training.backbones import build_backbone
+    from zerotag.training.methods import Head, Method
+    from zerotag.training.model import Model, Network
 
     backbone = build_backbone(name, "none")
     network = Network(backbone, Head(backbone.features, Method(7), 50)).eval()

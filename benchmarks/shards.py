@@ -25,8 +25,8 @@ import torchvision
 from PIL import Image
 from torchvision.transforms.v2.functional import resize
 
-from zerotag.prepare import PrepareSettings, prepare
-from zerotag.sources.base import PhotoFile, Source
+from zerotag.data.prepare import PrepareSettings, prepare
+from zerotag.data.sources.base import PhotoFile, Source
 
 SIDE, QUALITY, BAR, ROUNDS = 256, 95, 0.8, 3
 

@@ -13,14 +13,14 @@ from prefect.states import Completed, State
 
 from flows.alerts import alert
 from flows.pipeline import LOCK, fetch_model, repro, stamped, workspace
-from zerotag.champion import read_champion
-from zerotag.dataset import Dataset
+from zerotag.data.dataset import Dataset
 from zerotag.errors import ZerotagError
-from zerotag.evaluation import evaluate, principal_vectors
+from zerotag.evaluation.evaluate import evaluate, principal_vectors
 from zerotag.files import hold, write_aside
-from zerotag.model import Model, load_model
+from zerotag.registry.champion import read_champion
 from zerotag.settings import change_params, read_params
-from zerotag.vocabulary import Vocabulary
+from zerotag.training.model import Model, load_model
+from zerotag.words.vocabulary import Vocabulary
 
 RECORDS = Path("work/evaluations")
 

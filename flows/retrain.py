@@ -13,16 +13,16 @@ from prefect.states import Completed, Failed, State
 from flows.alerts import alert
 from flows.pipeline import LOCK, add, changes, repro, stamped
 from flows.train import train_models
-from zerotag.champion import Champion, crown, keep, read_champion
-from zerotag.choice import best_model
-from zerotag.comparison import Comparison, compare
-from zerotag.dataset import Dataset
-from zerotag.drift import profile
+from zerotag.data.dataset import Dataset
+from zerotag.evaluation.comparison import Comparison, compare
 from zerotag.files import hold
-from zerotag.model import load_model
-from zerotag.package import git_revision
-from zerotag.reasons import RetrainSettings, age_or_drift
+from zerotag.registry.champion import Champion, crown, keep, read_champion
+from zerotag.registry.choice import best_model
+from zerotag.registry.drift import profile
+from zerotag.registry.reasons import RetrainSettings, age_or_drift
+from zerotag.serving.package import git_revision
 from zerotag.settings import from_params, read_params
+from zerotag.training.model import load_model
 
 
 @task(task_run_name="reasons", tags=["zerotag"])

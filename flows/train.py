@@ -22,10 +22,10 @@ from prefect.states import Completed, Failed, State
 from flows.alerts import alert
 from flows.pipeline import LOCK, repro, stamped
 from flows.settings import read_flow_settings
-from zerotag.choice import best_model
-from zerotag.devices import one_gpu, runs_at_once
 from zerotag.files import hold
+from zerotag.registry.choice import best_model
 from zerotag.settings import read_params
+from zerotag.training.devices import one_gpu, runs_at_once
 
 # One limit a machine: its GPUs are what is scarce, whichever checkout wants them.
 LIMIT = f"zerotag-training-{socket.gethostname()}"

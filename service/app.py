@@ -37,10 +37,10 @@ from service.answers import (
 from service.limits import Limits, Slots
 from service.record import LATENCY, RequestLog
 from service.settings import ServeSettings
+from zerotag.data.photos import open_photo
 from zerotag.errors import ZerotagError
-from zerotag.index import Index, inside, open_index, search_words, update
-from zerotag.photos import open_photo
-from zerotag.tagger import PHOTO_SUFFIXES, Tag, Tagger, Words
+from zerotag.serving.index import Index, inside, open_index, search_words, update
+from zerotag.serving.tagger import PHOTO_SUFFIXES, Tag, Tagger, Words
 
 PAGE = Path(__file__).parent / "page"
 

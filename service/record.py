@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from prometheus_client import Counter, Histogram
 
-from zerotag.tagger import Tag
+from zerotag.serving.tagger import Tag
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 

@@ -9,7 +9,7 @@ from service.app import create_app
 from service.gather import Gather
 from service.limits import ask_again, busy
 from service.settings import read_settings
-from zerotag.runtime import Runtime
+from zerotag.serving.runtime import Runtime
 
 SETTINGS = read_settings()
 # The queue is bounded, so that an answer which takes this long is lost.

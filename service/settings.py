@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from zerotag.champion import champion_package
+from zerotag.registry.champion import champion_package
 from zerotag.settings import from_params, read_params
 
 # The checkout, or the Bento's own folder.

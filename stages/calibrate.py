@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from zerotag.calibration import Calibration
-from zerotag.choice import best_model
-from zerotag.dataset import Dataset
+from zerotag.data.dataset import Dataset
 from zerotag.errors import plain_exit
-from zerotag.evaluation import principal_vectors, score_matrix
+from zerotag.evaluation.calibration import Calibration
+from zerotag.evaluation.evaluate import principal_vectors, score_matrix
+from zerotag.evaluation.held_out import SCORED_PHOTOS, calibrate_end_to_end, calibrate_frozen, judge_calibration
 from zerotag.files import write_aside
-from zerotag.held_out import SCORED_PHOTOS, calibrate_end_to_end, calibrate_frozen, judge_calibration
-from zerotag.model import load_model
+from zerotag.registry.choice import best_model
 from zerotag.settings import from_params, read_params
-from zerotag.training import TrainSettings
+from zerotag.training.loop import TrainSettings
+from zerotag.training.model import load_model
 
 
 def main() -> None:

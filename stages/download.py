@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from zerotag import sources
+from zerotag.data import sources
 from zerotag.errors import plain_exit
 from zerotag.settings import read_params
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from zerotag.dataset import Dataset
+from zerotag.data.dataset import Dataset
 from zerotag.errors import plain_exit
-from zerotag.evaluation import evaluate, principal_vectors
+from zerotag.evaluation.evaluate import evaluate, principal_vectors
 from zerotag.files import write_aside
-from zerotag.model import load_model
 from zerotag.settings import read_params
+from zerotag.training.model import load_model
 
 
 def main(backbone: str, method: str) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from zerotag.choice import best_model
-from zerotag.dataset import Dataset
+from zerotag.data.dataset import Dataset
+from zerotag.data.photos import open_photo
 from zerotag.errors import ZerotagError, plain_exit
-from zerotag.export import (
+from zerotag.files import write_aside
+from zerotag.packaging.export import (
     ExportSettings,
     Trial,
     check_agreement,
@@ -19,11 +20,10 @@ from zerotag.export import (
     to_int8,
     try_precision,
 )
-from zerotag.files import write_aside
-from zerotag.model import load_model
-from zerotag.photos import open_photo
-from zerotag.runtime import Runtime, to_pixels
+from zerotag.registry.choice import best_model
+from zerotag.serving.runtime import Runtime, to_pixels
 from zerotag.settings import from_params, read_params
+from zerotag.training.model import load_model
 
 
 def main() -> None:

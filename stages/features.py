@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from zerotag.backbones import build_backbone, cut
-from zerotag.dataset import Dataset
+from zerotag.data.dataset import Dataset
 from zerotag.errors import plain_exit
-from zerotag.features import compute_features
 from zerotag.files import write_aside
-from zerotag.modes import first_trained_layer
 from zerotag.settings import read_params
+from zerotag.training.backbones import build_backbone, cut
+from zerotag.training.features import compute_features
+from zerotag.training.modes import first_trained_layer
 
 with plain_exit():
     name = sys.argv[1]

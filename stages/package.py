@@ -12,13 +12,13 @@ from typing import Any
 
 import yaml
 
-from zerotag.calibration import Calibration
 from zerotag.errors import ZerotagError, plain_exit
+from zerotag.evaluation.calibration import Calibration
 from zerotag.files import write_aside
-from zerotag.model import load_model
-from zerotag.package import PackageSettings, git_revision, write_package
+from zerotag.serving.package import PackageSettings, git_revision, write_package
 from zerotag.settings import from_params, read_params
-from zerotag.words import WordSettings, lexicon_of
+from zerotag.training.model import load_model
+from zerotag.words.vectors import WordSettings, lexicon_of
 
 # What the serving process imports; the Bento pins the versions that are installed here.
 REQUIREMENTS = [

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from zerotag import sources
-from zerotag.dataset import Dataset
+from zerotag.data import sources
+from zerotag.data.dataset import Dataset
+from zerotag.data.prepare import PrepareSettings, prepare
+from zerotag.data.statistics import statistics
 from zerotag.errors import plain_exit
-from zerotag.prepare import PrepareSettings, prepare
 from zerotag.settings import from_params, read_params
-from zerotag.statistics import statistics
 
 if __name__ == "__main__":  # its worker processes may import this file
     with plain_exit():

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from zerotag.calibration import Calibration
-from zerotag.choice import best_model
-from zerotag.dataset import Dataset
+from zerotag.data.dataset import Dataset
 from zerotag.errors import plain_exit
-from zerotag.report import ReportSettings, Run, write_report
+from zerotag.evaluation.calibration import Calibration
+from zerotag.evaluation.report import ReportSettings, Run, write_report
+from zerotag.registry.choice import best_model
 from zerotag.settings import from_params, read_params
-from zerotag.vocabulary import Vocabulary
+from zerotag.words.vocabulary import Vocabulary
 
 with plain_exit():
     params = read_params()

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from zerotag.dataset import Dataset
+from zerotag.data.dataset import Dataset
+from zerotag.data.splits import SplitSettings, split_tags
 from zerotag.errors import plain_exit
 from zerotag.files import write_aside
 from zerotag.settings import from_params, read_params
-from zerotag.splits import SplitSettings, split_tags
 
 with plain_exit():
     settings = from_params(SplitSettings, read_params()["split"], "split")

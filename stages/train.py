@@ -10,15 +10,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from zerotag.backbones import build_backbone
-from zerotag.dataset import Dataset
+from zerotag.data.dataset import Dataset
 from zerotag.errors import plain_exit
-from zerotag.methods import Head, method, start_head
-from zerotag.model import Network, save_model
-from zerotag.modes import end_to_end, first_trained_layer, frozen, partial
 from zerotag.settings import from_params, read_params
-from zerotag.training import Batches, TrainSettings, feature_batches, join_processes, tag_frequency, train
-from zerotag.vocabulary import Vocabulary
+from zerotag.training.backbones import build_backbone
+from zerotag.training.loop import Batches, TrainSettings, feature_batches, join_processes, tag_frequency, train
+from zerotag.training.methods import Head, method, start_head
+from zerotag.training.model import Network, save_model
+from zerotag.training.modes import end_to_end, first_trained_layer, frozen, partial
+from zerotag.words.vocabulary import Vocabulary
 
 # The features of so many photos tell a head their mean and spread.
 START_PHOTOS = {"frozen": 10_000, "partial": 10_000, "end_to_end": 1_000}

@@ -4,13 +4,13 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from zerotag.dataset import Dataset
+from zerotag.data.dataset import Dataset
+from zerotag.data.validation import ValidationSettings, validate
 from zerotag.errors import ZerotagError, plain_exit
 from zerotag.files import write_aside
 from zerotag.settings import from_params, read_params
-from zerotag.validation import ValidationSettings, validate
-from zerotag.vocabulary import Vocabulary
-from zerotag.words import WordSettings
+from zerotag.words.vectors import WordSettings
+from zerotag.words.vocabulary import Vocabulary
 
 
 def main() -> None:

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from zerotag.dataset import Dataset
+from zerotag.data.dataset import Dataset
 from zerotag.errors import plain_exit
 from zerotag.settings import from_params, read_params
-from zerotag.words import WordSettings, write_vocabulary
+from zerotag.words.vectors import WordSettings, write_vocabulary
 
 with plain_exit():
     settings = from_params(WordSettings, read_params()["words"], "words")

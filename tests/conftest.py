@@ -42,10 +42,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import pandas as pd
     import torch
 
-    from zerotag.backbones import build_backbone
-    from zerotag.methods import Head, method
-    from zerotag.model import Network, save_model
-    from zerotag.vocabulary import Vocabulary
+    from zerotag.training.backbones import build_backbone
+    from zerotag.training.methods import Head, method
+    from zerotag.training.model import Network, save_model
+    from zerotag.words.vocabulary import Vocabulary
 
     torch.manual_seed(0)
     backbone = build_backbone("test_efficientnet")
@@ -71,11 +71,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def packaged(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A package of it."""
-    from zerotag.calibration import Calibration
-    from zerotag.export import export_network
-    from zerotag.lexicon import Lexicon
-    from zerotag.model import load_model
-    from zerotag.package import write_package
+    from zerotag.evaluation.calibration import Calibration
+    from zerotag.packaging.export import export_network
+    from zerotag.serving.package import write_package
+    from zerotag.training.model import load_model
+    from zerotag.words.lexicon import Lexicon
 
     model = load_model(trained)
     folder = tmp_path_factory.mktemp("package")

@@ -15,11 +15,11 @@ from conftest import picture
 from PIL import Image
 from torchvision.transforms.v2.functional import resize, to_dtype, to_image
 
-from zerotag.backbones import Backbone, build_backbone, cut
+from zerotag.data.photos import open_photo
+from zerotag.data.sources.csv_table import CsvSettings, read
 from zerotag.errors import ZerotagError
-from zerotag.features import input_transform
-from zerotag.photos import open_photo
-from zerotag.sources.csv_table import CsvSettings, read
+from zerotag.training.backbones import Backbone, build_backbone, cut
+from zerotag.training.features import input_transform
 
 TINY = "test_efficientnet"
 
@@ -163,7 +163,7 @@ def test_the_hub_without_a_network(tmp_path: Path) -> None:
     # In a process of its own: the hub's client reads its settings once.
     environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     program = (
-        "from zerotag.backbones import build_backbone\nfrom zerotag.errors import plain_exit\n"
+        "from zerotag.training.backbones import build_backbone\nfrom zerotag.errors import plain_exit\n"
         f"with plain_exit(): build_backbone({TINY!r}, 'hub')"
     )
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60)

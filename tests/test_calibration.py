@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from zerotag.calibration import (
+from zerotag.evaluation.calibration import (
     Calibration,
     expected_calibration_error,
     fit_calibration,

@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 from typer.testing import CliRunner
 
-from zerotag.champion import champion_package, crown, keep, read_champion, roll_back
 from zerotag.cli import app
-from zerotag.comparison import Comparison, Difference, compare
-from zerotag.dataset import Dataset
-from zerotag.drift import ENOUGH, Profile, drift_reasons, photo_drift, profile, request_profile, tag_drift
+from zerotag.data.dataset import Dataset
 from zerotag.errors import ZerotagError
-from zerotag.methods import Head, Method
-from zerotag.model import Model, Network
-from zerotag.reasons import RetrainSettings, age_or_drift
-from zerotag.vocabulary import Vocabulary
+from zerotag.evaluation.comparison import Comparison, Difference, compare
+from zerotag.registry.champion import champion_package, crown, keep, read_champion, roll_back
+from zerotag.registry.drift import ENOUGH, Profile, drift_reasons, photo_drift, profile, request_profile, tag_drift
+from zerotag.registry.reasons import RetrainSettings, age_or_drift
+from zerotag.training.methods import Head, Method
+from zerotag.training.model import Model, Network
+from zerotag.words.vocabulary import Vocabulary
 
 EMPTY = Profile({}, [], [])
 
@@ -94,9 +94,9 @@ def test_verdict(gzsl: Difference, zsl: Difference, better: bool) -> None:
 def test_compare_over_common_tags(tmp_path: Path) -> None:
     import torch
 
-    from zerotag.backbones import build_backbone
-    from zerotag.prepare import PrepareSettings, prepare
-    from zerotag.sources.base import PhotoFile, Source
+    from zerotag.data.prepare import PrepareSettings, prepare
+    from zerotag.data.sources.base import PhotoFile, Source
+    from zerotag.training.backbones import build_backbone
 
     tags = ["sky", "sea", "dog", "cat"]
     files = []

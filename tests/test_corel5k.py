@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import yaml
-from benchmarks.corel5k import TEST, divided, write_table
-from benchmarks.corel5k_figures import FIGURES, Result, differences, judge
-from benchmarks.corel5k_folds import PARTS, fold_of
-from benchmarks.corel5k_tables import SECTIONS, TABLES, Row, changed_params
+from benchmarks.corel5k.__main__ import TEST, divided, write_table
+from benchmarks.corel5k.figures import FIGURES, Result, differences, judge
+from benchmarks.corel5k.folds import PARTS, fold_of
+from benchmarks.corel5k.tables import SECTIONS, TABLES, Row, changed_params
 from conftest import PROJECT
 
-from zerotag.evaluation import evaluate
-from zerotag.methods import method
+from zerotag.data.sources.csv_table import CsvSettings, read
+from zerotag.evaluation.evaluate import evaluate
 from zerotag.settings import from_params, read_params
-from zerotag.sources.csv_table import CsvSettings, read
-from zerotag.training import TrainSettings
-from zerotag.vocabulary import Vocabulary
+from zerotag.training.loop import TrainSettings
+from zerotag.training.methods import method
+from zerotag.words.vocabulary import Vocabulary
 
 PHOTOS = 1400
 

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zerotag.diversity import semantic_diversity
+from zerotag.evaluation.diversity import semantic_diversity
 
 
 def slowly(labels: np.ndarray, vectors: np.ndarray) -> list[float]:

@@ -23,10 +23,10 @@ import pytest
 import yaml
 from conftest import PROJECT, free_port
 
-from zerotag import sources
+from zerotag.data import sources
+from zerotag.data.sources.archives import members, unpack
+from zerotag.data.sources.packed import open_store, read_records
 from zerotag.errors import ZerotagError
-from zerotag.sources.archives import members, unpack
-from zerotag.sources.packed import open_store, read_records
 
 CONCEPTS = ["dog", "sky", "tower"]
 USER_TAGS = ["abandoned", "sky", "beach", "dog", "zoo"]

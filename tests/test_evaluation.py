@@ -5,11 +5,11 @@ import pytest
 import scipy.sparse as sp
 from sklearn.metrics import average_precision_score
 
-from zerotag import evaluation
-from zerotag.bootstrap import draw_weights, interval, resampled_figures
-from zerotag.evaluation import Evaluation, evaluate, score_matrix
-from zerotag.metrics import average_precision, expected_average_precision, top_k_counts
-from zerotag.vocabulary import Vocabulary
+import zerotag.evaluation.evaluate as evaluation
+from zerotag.evaluation.bootstrap import draw_weights, interval, resampled_figures
+from zerotag.evaluation.evaluate import Evaluation, evaluate, score_matrix
+from zerotag.evaluation.metrics import average_precision, expected_average_precision, top_k_counts
+from zerotag.words.vocabulary import Vocabulary
 
 PHOTOS, TAGS, ROWS, DIMENSIONS = 40, 16, 3, 8
 

@@ -10,12 +10,12 @@ import pytest
 from conftest import OTHER_WORDS, TAGS, encoded, picture
 
 import zerotag
+from zerotag.data.photos import PhotoError
 from zerotag.errors import ZerotagError
-from zerotag.export import check_agreement, compare_with_torch, latency, to_half, to_int8
-from zerotag.features import input_transform
-from zerotag.model import load_model
-from zerotag.photos import PhotoError
-from zerotag.runtime import Runtime, to_pixels
+from zerotag.packaging.export import check_agreement, compare_with_torch, latency, to_half, to_int8
+from zerotag.serving.runtime import Runtime, to_pixels
+from zerotag.training.features import input_transform
+from zerotag.training.model import load_model
 
 
 @pytest.fixture(scope="module")

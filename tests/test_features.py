@@ -9,14 +9,14 @@ import torch
 from conftest import encoded
 from PIL import Image
 
-from zerotag import features as module
-from zerotag.backbones import Backbone, build_backbone
-from zerotag.dataset import Dataset
+from zerotag.data.dataset import Dataset
+from zerotag.data.photos import open_photo
+from zerotag.data.prepare import PrepareSettings, prepare
+from zerotag.data.sources.base import PhotoFile, Source
 from zerotag.errors import ZerotagError
-from zerotag.features import compute_features, input_transform
-from zerotag.photos import open_photo
-from zerotag.prepare import PrepareSettings, prepare
-from zerotag.sources.base import PhotoFile, Source
+from zerotag.training import features as module
+from zerotag.training.backbones import Backbone, build_backbone
+from zerotag.training.features import compute_features, input_transform
 
 
 @pytest.fixture

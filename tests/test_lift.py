@@ -9,12 +9,12 @@ from conftest import OTHER_WORDS, TAGS, encoded
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zerotag.calibration import Calibration
 from zerotag.errors import ZerotagError
-from zerotag.lexicon import Lexicon
-from zerotag.lift import Lift, unit
-from zerotag.methods import METHODS, Head, log_odds, start_head
-from zerotag.vocabulary import Vocabulary
+from zerotag.evaluation.calibration import Calibration
+from zerotag.training.methods import METHODS, Head, log_odds, start_head
+from zerotag.words.lexicon import Lexicon
+from zerotag.words.lift import Lift, unit
+from zerotag.words.vocabulary import Vocabulary
 
 
 def words(count: int, dimensions: int, seed: int = 0) -> np.ndarray:
@@ -92,11 +92,11 @@ def test_a_head_begins_with_what_is_frequent() -> None:
 
 
 def test_a_packaged_model_scores_any_word_in_the_lifted_space(tmp_path: Path) -> None:
-    from zerotag.backbones import build_backbone
-    from zerotag.export import export_network
-    from zerotag.model import Model, Network
-    from zerotag.package import write_package
-    from zerotag.tagger import Tagger
+    from zerotag.packaging.export import export_network
+    from zerotag.serving.package import write_package
+    from zerotag.serving.tagger import Tagger
+    from zerotag.training.backbones import build_backbone
+    from zerotag.training.model import Model, Network
 
     torch.manual_seed(0)
     backbone = build_backbone("test_efficientnet", "none")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zerotag.errors import ZerotagError
-from zerotag.methods import METHODS, Head, Method, diversity_weight, loss, method, ranking_loss, score
+from zerotag.training.methods import METHODS, Head, Method, diversity_weight, loss, method, ranking_loss, score
 
 
 def assert_close(given: torch.Tensor, expected: torch.Tensor) -> None:

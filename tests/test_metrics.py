@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import average_precision_score
 
-from zerotag import metrics
-from zerotag.metrics import Counts, average_precision, precision_at, top_k_counts
+from zerotag.evaluation import metrics
+from zerotag.evaluation.metrics import Counts, average_precision, precision_at, top_k_counts
 
 
 def slow_ap(scores: np.ndarray, wanted: np.ndarray) -> float:

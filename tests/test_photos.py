@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from zerotag.photos import PhotoError, open_photo
+from zerotag.data.photos import PhotoError, open_photo
 
 
 def saved(image: Image.Image, kind: str, **options: object) -> bytes:

@@ -12,12 +12,12 @@ import scipy.sparse as sp
 from conftest import encoded, picture
 from PIL import Image
 
-from zerotag import prepare as module
-from zerotag.dataset import Dataset
+from zerotag.data import prepare as module
+from zerotag.data.dataset import Dataset
+from zerotag.data.prepare import PrepareSettings, prepare
+from zerotag.data.sources.base import PhotoFile, Source
+from zerotag.data.statistics import statistics
 from zerotag.errors import ZerotagError
-from zerotag.prepare import PrepareSettings, prepare
-from zerotag.sources.base import PhotoFile, Source
-from zerotag.statistics import statistics
 
 SETTINGS = PrepareSettings(shorter_side=64, shard_photos=4, workers=1)
 

@@ -13,14 +13,14 @@ from dvc_data.hashfile.meta import Meta
 from typer.testing import CliRunner
 
 from zerotag.cli import app
+from zerotag.data.sources.nus_wide import NusWideSettings
+from zerotag.data.validation import ValidationSettings
 from zerotag.errors import ZerotagError
-from zerotag.methods import method
 from zerotag.profiles import apply_profile
 from zerotag.settings import from_params
-from zerotag.sources.nus_wide import NusWideSettings
-from zerotag.text_encoders import is_encoder
-from zerotag.training import TrainSettings
-from zerotag.validation import ValidationSettings
+from zerotag.training.loop import TrainSettings
+from zerotag.training.methods import method
+from zerotag.words.text_encoders import is_encoder
 
 
 @pytest.fixture

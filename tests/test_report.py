@@ -10,14 +10,14 @@ import pytest
 from conftest import encoded
 from scipy.sparse import csr_matrix
 
-from zerotag.calibration import Calibration
-from zerotag.choice import best_model
-from zerotag.dataset import Dataset
+from zerotag.data.dataset import Dataset
+from zerotag.data.prepare import PrepareSettings, prepare
+from zerotag.data.sources.base import PhotoFile, Source
 from zerotag.errors import ZerotagError
-from zerotag.prepare import PrepareSettings, prepare
-from zerotag.report import ReportSettings, Run, write_report
-from zerotag.sources.base import PhotoFile, Source
-from zerotag.vocabulary import Vocabulary
+from zerotag.evaluation.calibration import Calibration
+from zerotag.evaluation.report import ReportSettings, Run, write_report
+from zerotag.registry.choice import best_model
+from zerotag.words.vocabulary import Vocabulary
 
 RELIABILITY = {"expected_calibration_error": 0.125, "reliability": [{"count": 4, "probability": 0.5, "share": 0.6}]}
 CALIBRATION = Calibration(

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from zerotag.data.sources import read
+from zerotag.data.sources.scenes import draw_scene, render
+from zerotag.data.sources.scenes_catalogue import ALL_TAGS, CONCEPTS, PLACES
 from zerotag.errors import ZerotagError
-from zerotag.sources import read
-from zerotag.sources.scenes import draw_scene, render
-from zerotag.sources.scenes_catalogue import ALL_TAGS, CONCEPTS, PLACES
 
 
 @pytest.fixture(scope="module")

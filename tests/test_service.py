@@ -22,7 +22,7 @@ from service.gather import Gather
 from service.limits import ask_again
 from starlette.exceptions import HTTPException
 
-from zerotag.tagger import Tagger
+from zerotag.serving.tagger import Tagger
 
 
 def send(client: httpx.Client, photo: bytes, name: str = "a.jpg", **options: object) -> httpx.Response:

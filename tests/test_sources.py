@@ -14,12 +14,12 @@ import scipy.sparse as sp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from zerotag import sources
+from zerotag.data import sources
+from zerotag.data.sources.base import Source, hash_division
+from zerotag.data.sources.nus_wide import read_table
+from zerotag.data.splits import SplitSettings, split_tags
 from zerotag.errors import ZerotagError
 from zerotag.settings import read_params
-from zerotag.sources.base import Source, hash_division
-from zerotag.sources.nus_wide import read_table
-from zerotag.splits import SplitSettings, split_tags
 
 
 def fails(read: Callable[[], object], *parts: str) -> None:
@@ -460,7 +460,7 @@ def test_tables_larger_than_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     file = tmp_path / "table.dat"
     file.write_text("".join("\t".join(str(int(value)) for value in row) + "\t\r\n" for row in expected.toarray()))
     for block in (7, 64, 1001):
-        monkeypatch.setattr("zerotag.sources.nus_wide._BLOCK", block)
+        monkeypatch.setattr("zerotag.data.sources.nus_wide._BLOCK", block)
         assert (read_table(file, 200, 30) != expected).nnz == 0
 
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zerotag.data.splits import SplitSettings, split_tags
 from zerotag.errors import ZerotagError
-from zerotag.splits import SplitSettings, split_tags
-from zerotag.vocabulary import Vocabulary
+from zerotag.words.vocabulary import Vocabulary
 
 
 def tag_table(count: int = 40, concepts: tuple[int, ...] = ()) -> pd.DataFrame:

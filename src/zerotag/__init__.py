@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from zerotag.tagger import Tagger
+    from zerotag.serving.tagger import Tagger
 
 __all__ = ["Tagger"]
 
@@ -11,7 +11,7 @@ __all__ = ["Tagger"]
 def __getattr__(name: str) -> Any:
     """`zerotag.Tagger`, imported when it is asked for: the pipeline's modules need no ONNX Runtime."""
     if name == "Tagger":
-        from zerotag.tagger import Tagger
+        from zerotag.serving.tagger import Tagger
 
         return Tagger
     raise AttributeError(f"module 'zerotag' has no attribute {name!r}")

@@ -11,7 +11,7 @@ import typer
 from zerotag.errors import ZerotagError, plain_exit
 
 if TYPE_CHECKING:
-    from zerotag.tagger import Tagger
+    from zerotag.serving.tagger import Tagger
 
 app = typer.Typer(help="Tags for photographs, words never seen in training included.", no_args_is_help=True)
 
@@ -27,8 +27,8 @@ Model = Annotated[
 
 
 def _tagger(model: Path | None) -> "Tagger":
-    from zerotag.champion import champion_package
-    from zerotag.tagger import Tagger
+    from zerotag.registry.champion import champion_package
+    from zerotag.serving.tagger import Tagger
 
     return Tagger(model or champion_package())
 
@@ -45,7 +45,7 @@ def tag(
 ) -> None:
     """Tag photos. An asterisk marks words never seen in training."""
     with plain_exit():
-        from zerotag.tagger import find_photos  # not for --help
+        from zerotag.serving.tagger import find_photos  # not for --help
 
         files = find_photos(photos)
         tagger = _tagger(model)
@@ -82,7 +82,7 @@ def index(
     with plain_exit():
         from tqdm import tqdm
 
-        from zerotag.index import open_index, update
+        from zerotag.serving.index import open_index, update
 
         if not folder.is_dir():
             raise ZerotagError(f"{folder}: no such folder.")
@@ -114,7 +114,7 @@ def search(
 ) -> None:
     """Find photos of the index by any words."""
     with plain_exit():
-        from zerotag.index import open_index, search_words
+        from zerotag.serving.index import open_index, search_words
 
         tagger = _tagger(model)
         wanted, unwanted = search_words(tagger, words.split(","), without.split(","))
@@ -143,7 +143,7 @@ app.add_typer(champion_app, name="champion")
 def show() -> None:
     """Print the champion's record."""
     with plain_exit():
-        from zerotag.champion import RECORD, read_champion
+        from zerotag.registry.champion import RECORD, read_champion
 
         champion = read_champion()
         if champion is None:
@@ -155,7 +155,7 @@ def show() -> None:
 def rollback() -> None:
     """Make the champion before this one the champion again."""
     with plain_exit():
-        from zerotag.champion import roll_back
+        from zerotag.registry.champion import roll_back
 
         before = roll_back()
         print(f"The champion is {before.id}: {before.backbone} {before.method}, promoted {before.time}.")

@@ -1,0 +1,152 @@
+"""Ablations, by which settings are chosen: python -m benchmarks.corel5k.folds FOLDER [--out FILE.md].
+
+The training photos of benchmarks.corel5k's protocol are divided into four folds by a hash of the name; each fold is
+judged by heads that learnt from the other three, over five splits: eight times the photos of one validation division,
+and none of the test photos. Heads are trained by zerotag.training.loop on the features that the pipeline computed once.
+What is trained is kept in work/, so that the command can be interrupted and repeated. The rows are
+benchmarks.corel5k.tables.SECTIONS.
+
+--out   writes the tables, and a plot of each beside them.
+"""
+
+import argparse
+import hashlib
+import os
+import time
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from benchmarks.corel5k.__main__ import PROJECT, UNSEEN, divided, frozen_data, write_table
+from benchmarks.corel5k.figures import Result, judge, measured, plot, table, write_page
+from benchmarks.corel5k.tables import SECTIONS, Row, changed_params
+from joblib import Memory, Parallel, delayed
+from tqdm import tqdm
+
+from zerotag.evaluation.evaluate import score_matrix
+from zerotag.evaluation.held_out import train_head
+from zerotag.settings import from_params, read_params
+from zerotag.training.loop import TrainSettings
+from zerotag.training.methods import Method, method
+from zerotag.words.vocabulary import Vocabulary
+
+WORK = PROJECT / "work" / "corel5k"
+PARTS, SPLITS = 4, 5
+
+
+@dataclass(frozen=True)
+class Data:
+    """One split.
+
+    Attributes:
+        features: (N, F) of the training photos.
+        labels: (N, T).
+        fold: (N,).
+        vocabulary: T tags, not lifted.
+    """
+
+    features: np.ndarray
+    labels: sp.csr_matrix
+    fold: np.ndarray
+    vocabulary: Vocabulary
+
+
+def fold_of(name: str) -> int:
+    """Of a photo; neither its order nor the other photos matter."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()) % PARTS
+
+
+def load(photos: Path, row: Row, split: int) -> Data:
+    """Let the pipeline make the data of a row and split, up to the features."""
+    dataset, vocabulary, labels, features = frozen_data(WORK / "folds", photos, row, split)
+    rows = np.flatnonzero(dataset.usable)
+    fold = np.array([fold_of(Path(name).name) for name in dataset.photos["id"].iloc[rows]])
+    return Data(features[rows], labels[rows].tocsr(), fold, vocabulary)
+
+
+def fit(data: Data, key: str, chosen: Method, settings: TrainSettings, fold: int) -> Result:
+    """Train a head on the other folds and judge it on this one.
+
+    Args:
+        data: of the split.
+        key: names the data and the code, for the cache, which cannot see what they are.
+        chosen: the method.
+        settings: of the training.
+        fold: number of the fold that is judged.
+    """
+    started = time.monotonic()
+    vocabulary = data.vocabulary.lifted(chosen.sharpness)
+    seen, judged = vocabulary.seen, np.flatnonzero(data.fold == fold)
+    labels, vectors = data.labels[:, np.flatnonzero(seen)].tocsr(), vocabulary.vectors[seen]
+    others = np.flatnonzero(data.fold != fold)
+    head = train_head(chosen, data.features, others, labels, vectors, settings, torch.device("cpu"))
+    seconds = time.monotonic() - started
+    with torch.inference_mode():
+        principal = head(torch.from_numpy(data.features[judged])).numpy()
+    return judge(score_matrix(principal, vocabulary.vectors), data.labels[judged], seen, seconds, seed=fold)
+
+
+def cached_fit(data: Data, key: str, params: dict[str, Any], row: Row, fold: int) -> Result:
+    """`fit` of a row, taken from work/ where it has been done before."""
+    torch.set_num_threads(1)
+    changed = changed_params(params, row)
+    chosen = method(row.method, changed["method"].get(row.method))
+    settings = from_params(TrainSettings, {**changed["train"]["frozen"], "seed": 0}, "train.frozen")
+    cached = Memory(WORK / "heads", verbose=0).cache(fit, ignore=["data"])
+    with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):  # single heads' progress bars
+        return cached(data, key, chosen, settings, fold)
+
+
+def code() -> str:
+    """Names what the figures are computed by."""
+    files = [*sorted((PROJECT / "src" / "zerotag").rglob("*.py")), PROJECT / "benchmarks" / "corel5k" / "figures.py"]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    arguments.add_argument("folder", type=Path)
+    arguments.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    arguments.add_argument("--out", type=Path)
+    options = arguments.parse_args()
+    WORK.mkdir(parents=True, exist_ok=True)
+    photos = WORK / "validation.csv"
+    write_table(photos, divided(options.folder.resolve(), None, validation=True))
+    rows = {name: row for section in SECTIONS.values() for name, row in section.items()}
+    results: dict[str, list[Result]] = {name: [] for name in rows}
+    params, version = read_params(PROJECT / "params.yaml"), code()
+    for split, normalise in product(range(SPLITS), (True, False)):
+        data = load(photos, Row("sdl", {"words.normalise": normalise}), split)
+        key = f"{version} {data.vocabulary.digest} {hashlib.sha256(data.features).hexdigest()[:16]}"
+        theirs = [name for name, row in rows.items() if row.changes.get("words.normalise", True) is normalise]
+        tasks = list(product(theirs, range(PARTS)))
+        jobs = (delayed(cached_fit)(data, key, params, rows[name], fold) for name, fold in tasks)
+        done = Parallel(n_jobs=options.jobs, return_as="generator")(jobs)
+        for (name, _), result in zip(tasks, tqdm(done, desc=f"split {split}", total=len(tasks)), strict=True):
+            results[name].append(result)
+    pages = [
+        f"""{measured("python -m benchmarks.corel5k.folds FOLDER")}
+heads on lite0's features at 224 pixels, GloVe 6B 50-d; {len(data.fold):,} photos in {PARTS} folds, {SPLITS} splits with
+{UNSEEN} unseen tags; mean ± standard deviation over folds and splits; training is a head's time on one core."""
+    ]
+    for number, (title, section) in enumerate(SECTIONS.items()):
+        first = next(iter(section))
+        its = {name: results[name] for name in section}
+        pages.append(f"## {title}\n\n{table(its, {name: row.against or first for name, row in section.items()})}")
+        if options.out:
+            file = options.out.with_name(f"{options.out.stem}-{number}.svg")
+            plot(its, file)
+            pages.append(f"![mAP]({file.name})")
+    text = "\n\n".join(pages)
+    print(text)
+    if options.out:
+        write_page(options.out, "ablations", text)
+
+
+if __name__ == "__main__":
+    main()

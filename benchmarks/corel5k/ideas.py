@@ -1,0 +1,313 @@
+"""Ideas for sdl_plus that are not in the library: python -m benchmarks.corel5k.ideas FOLDER [--out FILE.md].
+
+Each trains a head on validation photos' division of Corel5K (benchmarks.corel5k --validation), over five splits, in
+one short loop that they share; the first row is sdl_plus itself in that loop. What helped is in
+zerotag.training.methods.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from benchmarks.corel5k.__main__ import PROJECT, divided, frozen_data, write_table
+from benchmarks.corel5k.figures import Result, judge, measured, table, write_page
+from benchmarks.corel5k.tables import MINILM, Row
+from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
+from tqdm import tqdm
+
+from zerotag.data.dataset import Dataset
+from zerotag.settings import read_params
+from zerotag.training.backbones import build_backbone
+from zerotag.training.features import Photos, input_transform, photo_batches
+from zerotag.training.loop import tag_frequency
+from zerotag.training.methods import METHODS, Head, log_odds, start_head
+from zerotag.words.lexicon import unit
+from zerotag.words.lift import Lift
+from zerotag.words.text_encoders import load_encoder
+from zerotag.words.vocabulary import Vocabulary
+
+SPLITS = 5
+SHARPNESS = METHODS["sdl_plus"].sharpness
+DECAY = METHODS["sdl_plus"].head_decay
+
+
+@dataclass(frozen=True)
+class Data:
+    """One split of the validation division.
+
+    Attributes:
+        dataset: its test photos are the validation photos.
+        features: (N, F) of all photos, or (N, 49, F) of all places of their last map.
+        labels: (N, T).
+        vocabulary: T tags, not lifted.
+        minilm: (T, 384) unit.
+    """
+
+    dataset: Dataset
+    features: np.ndarray
+    labels: sp.csr_matrix
+    vocabulary: Vocabulary
+    minilm: np.ndarray
+
+
+# (principal vectors (B, M, d), vectors (T, d)) -> (B, T)
+Score = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+# (logits (B, S), labels (B, S)) -> (B, S)
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def hard_maximum(principal: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+    return (principal @ vectors.T).amax(dim=1)
+
+
+def smooth_maximum(principal: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+    return (principal @ vectors.T).logsumexp(dim=1)
+
+
+def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return binary_cross_entropy_with_logits(logits, labels, reduction="none")
+
+
+def hard_examples(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Focal loss (Lin et al., 2017) with gamma = 1: what is right already counts less."""
+    wrong = torch.where(labels > 0, 1 - logits.sigmoid(), logits.sigmoid()).detach()
+    return wrong * cross_entropy(logits, labels)
+
+
+def hard_negatives(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Of the negatives alone (asymmetric loss, Ridnik et al., 2021)."""
+    return torch.where(labels > 0, -logsigmoid(logits), logits.sigmoid().detach() * -logsigmoid(-logits))
+
+
+def positives_threefold(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return (1 + 2 * labels) * cross_entropy(logits, labels)
+
+
+def smooth_labels(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return cross_entropy(logits, 0.9 * labels + 0.002)
+
+
+class Places(nn.Module):
+    """Learned pooling: M queries weigh the places of the map, one head makes a principal vector of each.
+
+    Args:
+        head: features to a principal vector.
+        queries: M.
+        features: F.
+    """
+
+    def __init__(self, head: Head, queries: int, features: int):
+        super().__init__()
+        self.head = head
+        self.queries = nn.Linear(features, queries, bias=False)
+        nn.init.normal_(self.queries.weight, std=0.01)
+
+    def forward(self, places: torch.Tensor) -> torch.Tensor:
+        """(B, 49, F) -> (B, M, d)."""
+        weights = self.queries(places).softmax(dim=1)
+        return self.head(weights.transpose(1, 2) @ places).squeeze(2)
+
+
+def fit(
+    data: Data, vectors: np.ndarray, score: Score, loss: Loss, rows: int = 1, queries: int = 0, seed: int = 0
+) -> np.ndarray:
+    """Train a head as stages/train.py does sdl_plus; its scores of the validation photos, (n, T).
+
+    Args:
+        data: of the split.
+        vectors: (T, d) of the tags, lifted.
+        score: of a tag.
+        loss: of a tag.
+        rows: M.
+        queries: of learned pooling; 0 for none.
+        seed: of weights and order.
+    """
+    torch.manual_seed(seed)
+    seen = np.flatnonzero(data.vocabulary.seen)
+    labels = data.labels[:, seen].tocsr()
+    train = data.dataset.train[np.diff(labels.indptr)[data.dataset.train] > 0]
+    words, targets = torch.from_numpy(vectors), torch.from_numpy(vectors[seen])
+    inputs = torch.from_numpy(data.features)
+    method = replace(METHODS["sdl_plus"], principal_vectors=rows)
+    network: nn.Module = Head(inputs.shape[-1], method, vectors.shape[1])
+    frequency = tag_frequency(labels, train)
+    pooled = inputs[train].float()
+    start_head(network, pooled.mean(dim=1) if queries else pooled, frequency, targets)
+    if queries:
+        network = Places(network, queries, inputs.shape[-1])
+    offset = float(log_odds(frequency).mean())
+    matrices = [weight for weight in network.parameters() if weight.ndim > 1]
+    others = [weight for weight in network.parameters() if weight.ndim == 1]
+    groups = [{"params": matrices, "weight_decay": DECAY}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.Adam(groups, lr=3e-3)
+    steps = 10 * -(-train.size // 32)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps + 1, pct_start=0.1)
+    for epoch in range(10):
+        order = np.random.default_rng([seed, epoch]).permutation(train)
+        for start in range(0, order.size, 32):
+            chosen = order[start : start + 32]
+            wanted = torch.from_numpy(labels[chosen].toarray()).float()
+            logits = score(network(inputs[chosen].float()), targets) + offset
+            value = 2 * loss(logits, wanted).sum(dim=1).mean()
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+            schedule.step()
+    with torch.inference_mode():
+        parts = [score(network(inputs[part].float()), words) for part in np.array_split(data.dataset.test, 8)]
+    return torch.cat(parts).numpy()
+
+
+def lifted(data: Data) -> np.ndarray:
+    return data.vocabulary.lifted(SHARPNESS).vectors
+
+
+def lifted_otherwise(
+    data: Data, centre: bool = True, own_length: bool = False, centre_kernel: bool = False
+) -> np.ndarray:
+    """The lift as zerotag.words.lift has it, but for one thing.
+
+    Args:
+        data: of the split.
+        centre: take the seen tags' mean off the words first.
+        own_length: leave lifted words as long as they are: shorter the farther they are from all seen tags.
+        centre_kernel: take the seen tags' mean off the lifted words too (Schölkopf et al., 1998).
+    """
+    seen = data.vocabulary.seen
+    words = data.vocabulary.vectors.astype(np.float64)
+    words = unit(words - words[seen].mean(axis=0) * centre)
+    angle = words @ words[seen].T - 1
+    kernel = np.mean([np.exp(sharpness * angle) for sharpness in SHARPNESS], axis=0)
+    if centre_kernel:
+        mean = kernel[seen].mean(axis=0)
+        kernel = kernel - kernel.mean(axis=1, keepdims=True) - mean + mean.mean()
+    values, vectors = np.linalg.eigh(kernel[seen] + 1e-3 * np.eye(int(seen.sum())))
+    coordinates = kernel @ (vectors / np.sqrt(values)) @ vectors.T
+    return (coordinates if own_length else unit(coordinates)).astype(np.float32)
+
+
+def both_sources(data: Data) -> np.ndarray:
+    """GloVe and MiniLM side by side: the mean of their cosines."""
+    seen = data.vocabulary.seen
+    parts = [unit(words - words[seen].mean(axis=0)) for words in (data.vocabulary.vectors, data.minilm)]
+    words = unit(np.concatenate(parts, axis=1))
+    return Lift(words[seen], SHARPNESS)(words)
+
+
+def relatives(data: Data, scores: np.ndarray) -> np.ndarray:
+    """Graph smoothing: a tag's score and, to a third, the mean of the five seen tags that are most like it."""
+    words = unit(data.vocabulary.vectors - data.vocabulary.vectors[data.vocabulary.seen].mean(axis=0))
+    likeness = words @ words[data.vocabulary.seen].T
+    nearest = np.argsort(-likeness, axis=1)[:, :5]
+    related = scores[:, data.vocabulary.seen][:, nearest].mean(axis=2)
+    return np.where(data.vocabulary.seen, scores, scores + related / 3).astype(np.float32)
+
+
+def stacked(data: Data, scores: np.ndarray, bonus: float) -> np.ndarray:
+    """Calibrated stacking (Chao et al., 2016): unseen tags are given a bonus."""
+    return (scores + bonus * ~data.vocabulary.seen).astype(np.float32)
+
+
+def equalised(data: Data, scores: np.ndarray, means: float, spreads: float) -> np.ndarray:
+    """Bring unseen tags' means and spreads over the photos nearer to those of all unseen tags; 1 makes them equal."""
+    unseen = ~data.vocabulary.seen
+    mean, spread = scores.mean(axis=0), scores.std(axis=0)
+    common, width = mean[unseen].mean(), spread[unseen].mean()
+    equal = (scores - mean) * (width / spread) ** spreads + mean + means * (common - mean)
+    return np.where(unseen, equal, scores).astype(np.float32)
+
+
+IDEAS: dict[str, Callable[[Data], np.ndarray]] = {
+    "sdl_plus": lambda data: fit(data, lifted(data), hard_maximum, cross_entropy),
+    "M = 3": lambda data: fit(data, lifted(data), hard_maximum, cross_entropy, rows=3),
+    "M = 3, smooth maximum": lambda data: fit(data, lifted(data), smooth_maximum, cross_entropy, rows=3),
+    "hard examples weigh more": lambda data: fit(data, lifted(data), hard_maximum, hard_examples),
+    "hard negatives weigh more": lambda data: fit(data, lifted(data), hard_maximum, hard_negatives),
+    "positives weigh threefold": lambda data: fit(data, lifted(data), hard_maximum, positives_threefold),
+    "smooth labels": lambda data: fit(data, lifted(data), hard_maximum, smooth_labels),
+    "lifted words of their own length": lambda data: fit(
+        data, lifted_otherwise(data, own_length=True), hard_maximum, cross_entropy
+    ),
+    "words not centred": lambda data: fit(data, lifted_otherwise(data, centre=False), hard_maximum, cross_entropy),
+    "kernel centred": lambda data: fit(data, lifted_otherwise(data, centre_kernel=True), hard_maximum, cross_entropy),
+    "GloVe and MiniLM": lambda data: fit(data, both_sources(data), hard_maximum, cross_entropy),
+}
+# What is done to the scores of the first.
+AFTERWARDS: dict[str, Callable[[Data, np.ndarray], np.ndarray]] = {
+    "scores smoothed over related tags": relatives,
+    **{f"calibrated stacking, {bonus:+}": partial(stacked, bonus=bonus) for bonus in (-0.5, 0.5, 1.0)},
+    **{
+        f"unseen tags' means equalised to {share:.0%}": partial(equalised, means=share, spreads=0.0)
+        for share in (0.25, 0.5, 1.0)
+    },
+    "unseen tags' spreads equalised": partial(equalised, means=0.0, spreads=1.0),
+    "unseen tags' means and spreads equalised": partial(equalised, means=1.0, spreads=1.0),
+}
+# On the places of the last map, not on their mean.
+POOLING: dict[str, Callable[[Data], np.ndarray]] = {
+    f"learned pooling, {queries} queries": lambda data, queries=queries: fit(
+        data, lifted(data), hard_maximum, cross_entropy, queries=queries
+    )
+    for queries in (1, 3)
+}
+
+
+def last_maps(dataset: Dataset, backbone: str, size: int) -> np.ndarray:
+    """(N, 49, F) float16: what global pooling takes the mean of."""
+    network = build_backbone(backbone, "package").to(memory_format=torch.channels_last).eval()
+    maps = np.zeros((len(dataset.photos), (size // 32) ** 2, network.features), dtype=np.float16)
+    photos = Photos(dataset, np.flatnonzero(dataset.usable), input_transform(size))
+    with torch.inference_mode():
+        for pictures, rows in tqdm(photo_batches(photos, 32, torch.device("cpu"), 1), desc="maps", unit="batch"):
+            places = network.network.forward_features((pictures - network.mean) / network.std)
+            maps[rows] = places.flatten(2).transpose(1, 2).numpy()
+    return maps
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    arguments.add_argument("folder", type=Path)
+    arguments.add_argument("--out", type=Path)
+    options = arguments.parse_args()
+    work = PROJECT / "work" / "corel5k"
+    photos, place = work / "validation.csv", work / "ideas"
+    write_table(photos, divided(options.folder.resolve(), None, validation=True))
+    results: dict[str, list[Result]] = {name: [] for name in (*IDEAS, *AFTERWARDS, *POOLING)}
+    maps: np.ndarray | None = None
+    for split in range(SPLITS):
+        dataset, vocabulary, labels, features = frozen_data(place, photos, Row("sdl_plus"), split)
+        minilm = unit(load_encoder(MINILM)(vocabulary.tags)).astype(np.float32)
+        data = Data(dataset, features, labels, vocabulary, minilm)
+        if maps is None:
+            maps = last_maps(dataset, *read_params(PROJECT / "params.yaml")["backbones"], 224)
+        on_maps = replace(data, features=maps)
+        trials: dict[str, Callable[[], np.ndarray]] = {name: partial(idea, data) for name, idea in IDEAS.items()}
+        trials |= {name: partial(idea, on_maps) for name, idea in POOLING.items()}
+        for name, trial in tqdm(trials.items(), desc=f"split {split}"):
+            started = time.monotonic()
+            scores = trial()
+            seconds = time.monotonic() - started
+            results[name].append(judge(scores, labels[dataset.test], vocabulary.seen, seconds))
+            if name == "sdl_plus":
+                for other, idea in AFTERWARDS.items():
+                    changed = idea(data, scores)
+                    results[other].append(judge(changed, labels[dataset.test], vocabulary.seen, seconds))
+    text = f"""{measured("python -m benchmarks.corel5k.ideas FOLDER")}
+3,500 training and 500 validation photos, 60 unseen tags, lite0 frozen at 224 pixels, GloVe 6B 50-d; mean ± standard
+deviation over {SPLITS} splits.
+
+{table(results, dict.fromkeys(results, "sdl_plus"))}"""
+    print(text)
+    if options.out:
+        write_page(options.out, "ideas", text)
+
+
+if __name__ == "__main__":
+    main()

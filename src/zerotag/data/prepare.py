@@ -1,0 +1,214 @@
+"""Decode every photograph once and pack the data set into shards.
+
+Each photo is turned by its EXIF orientation, its shorter side reduced to a set size, and stored in a
+WebDataset tar shard; `zerotag.data.dataset` describes the folder that results. Shards are made in parallel and
+independent of each other, so an interrupted run goes on with the shards that are missing, and the bytes do
+not depend on the number of workers.
+"""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import tarfile
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+import torch
+import webdataset
+from PIL import Image
+from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2.functional import resize
+from tqdm import tqdm
+
+from zerotag.data.photos import MAX_PIXELS, PhotoError, open_photo
+from zerotag.data.sources.base import PhotoFile, Source
+from zerotag.errors import ZerotagError
+from zerotag.files import write_aside
+
+# The longest side that libjpeg writes.
+_JPEG_SIDE = 65_500
+
+
+@dataclass(frozen=True)
+class PrepareSettings:
+    """Attributes:
+    shorter_side: larger photos are reduced to this many pixels on their shorter side.
+    shard_photos: photos in a shard.
+    quality: JPEG quality of photos that had to be encoded anew.
+    workers: processes; 0 means one a core.
+    """
+
+    shorter_side: int = 256
+    shard_photos: int = 1000
+    quality: int = 95
+    workers: int = 0
+
+
+def prepare(source: Source, settings: PrepareSettings, folder: Path, work: Path) -> None:
+    """Write the prepared data set of a source.
+
+    Args:
+        source: photos and tags.
+        settings: sizes.
+        folder: the data set's folder, written aside and renamed.
+        work: a folder that keeps finished shards while the work is interrupted; emptied at the end.
+
+    Raises:
+        ZerotagError: the source lists no photo, or a photo twice.
+    """
+    if not source.ids:
+        raise ZerotagError("The source lists no photo. Check its parameters in params.yaml.")
+    if len(set(source.ids)) < len(source.ids):
+        twice = pd.Series(source.ids).value_counts().index[0]
+        raise ZerotagError(f"Photo {twice} is listed twice by the source. Take one out.")
+    starts = range(0, len(source.ids), settings.shard_photos)
+    shards = [
+        (f"{number:05d}", source.ids[start : start + settings.shard_photos],
+         source.files[start : start + settings.shard_photos])
+        for number, start in enumerate(starts)
+    ]  # fmt: skip
+    work.mkdir(parents=True, exist_ok=True)
+    _forget_other_work(work, source, settings)
+    tables = []
+    # One thread a process: they share the cores, and the threads of a library do not survive a fork.
+    with ProcessPoolExecutor(
+        settings.workers or os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        jobs = pool.map(partial(_make_shard, work=work, settings=settings), *zip(*shards, strict=True))
+        with tqdm(total=len(source.ids), desc="prepare", unit="photo") as bar:
+            for table in jobs:
+                tables.append(table)
+                bar.update(len(table))
+    photos = pd.concat(tables, ignore_index=True)
+    photos.insert(2, "train", source.train)
+    with write_aside(folder) as draft:
+        (draft / "shards").mkdir(parents=True)
+        photos.to_parquet(draft / "photos.parquet", index=False)
+        _tag_table(source).to_csv(draft / "tags.csv", index=False)
+        sp.save_npz(draft / "labels.npz", source.labels)
+        for shard in sorted(work.glob("*.tar")):
+            shutil.copyfile(shard, draft / "shards" / shard.name)
+    shutil.rmtree(work)
+
+
+def _forget_other_work(work: Path, source: Source, settings: PrepareSettings) -> None:
+    """Remove leftover shards unless they were made from the same files, unchanged since, and settings."""
+    state = hashlib.sha256()
+    # Workers do not change the bytes, so another number of them may go on with the work.
+    state.update(json.dumps({**asdict(settings), "workers": 0}).encode())
+    for name, file in zip(source.ids, source.files, strict=True):
+        stat = file.path.stat() if file.path.is_file() else None
+        part = (file.offset, file.size) if file.size is not None else ()
+        state.update(f"{name}\t{stat and (stat.st_size, stat.st_mtime_ns, *part)}\n".encode())
+    mark = work / "made-from"
+    if not mark.is_file() or mark.read_text() != state.hexdigest():
+        for path in work.iterdir():
+            path.unlink()
+        mark.write_text(state.hexdigest())
+
+
+def _make_shard(
+    shard: str, ids: list[str], files: list[PhotoFile], work: Path, settings: PrepareSettings
+) -> pd.DataFrame:
+    """Write one shard and its table, or take them from an interrupted run."""
+    table_path = work / f"{shard}.parquet"
+    if table_path.is_file():
+        return pd.read_parquet(table_path)
+    tar_path = work / f"{shard}.tar"
+    rows = []
+    with write_aside(tar_path) as draft:
+        # A fixed owner and time: the same photos give the same bytes.
+        with webdataset.TarWriter(str(draft), user="zerotag", group="zerotag", mtime=0.0) as tar:
+            for number, (name, file) in enumerate(zip(ids, files, strict=True)):
+                row = {
+                    "id": name, "file": str(file), "sha256": "", "width": 0, "height": 0, "problem": "",
+                    "shard": "", "member": "",
+                }  # fmt: skip
+                try:
+                    data = file.read()
+                except FileNotFoundError:
+                    why = f" ({file.missing})" if file.missing else ""
+                    row["problem"] = f"{file}: no such photo{why}. Fetch it, or take it out of the list."
+                except OSError as error:
+                    row["problem"] = f"{file}: cannot be read ({error.strerror}). Mend it, or take it out of the list."
+                else:
+                    row["sha256"] = hashlib.sha256(data).hexdigest()
+                    try:
+                        row["width"], row["height"], jpeg = _encode(data, str(file), settings)
+                        key = f"{number:06d}"
+                        tar.write({"__key__": key, "jpg": jpeg})
+                        row["shard"], row["member"] = tar_path.name, f"{key}.jpg"
+                    except PhotoError as error:
+                        row["problem"] = str(error)
+                rows.append(row)
+        table = pd.DataFrame(rows)
+        with tarfile.open(draft) as written:
+            places = {member.name: (member.offset_data, member.size) for member in written}
+        place = [places.get(member, (0, 0)) for member in table.pop("member")]
+        table["offset"] = np.array([offset for offset, _ in place], dtype=np.int64)
+        table["size"] = np.array([size for _, size in place], dtype=np.int64)
+    with write_aside(table_path) as draft:
+        table.to_parquet(draft, index=False)
+    return table
+
+
+def _encode(data: bytes, name: str, settings: PrepareSettings) -> tuple[int, int, bytes]:
+    """Width and height of the upright photo, and its reduced JPEG; the original's bytes where nothing has to change."""
+    width, height, plain = _header(data)
+    side, shorter = settings.shorter_side, min(width, height)
+    pixels = None
+    # torchvision has the faster decoder, Pillow one that skips most of the work where the photo is very large, copes
+    # with every other format, and says what is wrong.
+    if plain and side < shorter < 4 * side and width * height <= MAX_PIXELS:
+        with suppress(RuntimeError):
+            pixels = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
+    if pixels is None:
+        picture = open_photo(data, name, least_side=2 * side)
+        if plain and shorter <= side:
+            return width, height, data
+        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    if shorter > side:
+        scale = side / shorter
+        reduced = [max(1, round(height * scale)), max(1, round(width * scale))]
+        # Pillow's own resize takes three times as long.
+        pixels = resize(pixels, reduced, InterpolationMode.BICUBIC, antialias=True)
+    if max(pixels.shape) > _JPEG_SIDE:
+        size = f"{pixels.shape[2]} x {pixels.shape[1]}"
+        raise PhotoError(f"{name}: {size} pixels is longer than the {_JPEG_SIDE:,} of a JPEG. Crop it.")
+    return width, height, encode_jpeg(pixels, settings.quality).numpy().tobytes()
+
+
+def _header(data: bytes) -> tuple[int, int, bool]:
+    """Width and height when upright, and whether it is an upright RGB JPEG; nothing where the header is bad."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data)) as photo:
+                orientation = photo.getexif().get(0x0112, 1)
+                width, height = photo.size if orientation < 5 else photo.size[::-1]
+                return width, height, photo.format == "JPEG" and photo.mode == "RGB" and orientation == 1
+    except Exception:  # `open_photo` says what it is
+        return 0, 0, False
+
+
+def _tag_table(source: Source) -> pd.DataFrame:
+    train = source.labels[source.train].sum(axis=0)
+    test = source.labels[~source.train].sum(axis=0)
+    return pd.DataFrame(
+        {
+            "tag": source.tags,
+            "concept": [int(tag in source.concepts) for tag in source.tags],
+            "train_photos": np.asarray(train).ravel(),
+            "test_photos": np.asarray(test).ravel(),
+        }
+    )

@@ -1,0 +1,326 @@
+"""Download NUS-WIDE: its archives of lists, tags and ground truth, and its photos, from a list of addresses."""
+
+import asyncio
+import csv
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from zerotag.data.sources import nus_wide
+from zerotag.data.sources.archives import is_archive, members, unpack
+from zerotag.data.sources.base import Source, need, write_inventory
+from zerotag.data.sources.nus_wide import NusWideSettings, photo_id
+from zerotag.data.sources.packed import PhotoStore, open_store
+from zerotag.data.sources.web import GoneError, UnavailableError, Web, get, get_file, open_web
+from zerotag.errors import ZerotagError
+from zerotag.files import write_aside
+
+URL_LIST = "NUS-WIDE-urls.txt"
+# Their columns in the list, the size that suffices first.
+_LADDER = {"middle": 3, "small": 4, "large": 2, "original": 5}
+# The same bytes for so many photos are no photo, but a picture that says there is none.
+_PLACEHOLDER_PHOTOS = 10
+_PLACEHOLDER = f"a placeholder: more than {_PLACEHOLDER_PHOTOS} addresses give this picture"
+# So many failures in a row, none of them an answer, mean that the network is down.
+_NETWORK_DOWN = 500
+# What is needed of the archives, and where the official layout has it.
+_PLACES = {"Concepts81.txt": "ConceptsList", "TagList1k.txt": "NUS_WID_Tags", "Train_Tags1k.dat": "NUS_WID_Tags",
+           "Test_Tags1k.dat": "NUS_WID_Tags", "Imagelist.txt": "ImageList", "TrainImagelist.txt": "ImageList",
+           "TestImagelist.txt": "ImageList", URL_LIST: ""}  # fmt: skip
+
+
+def fetch(settings: NusWideSettings, raw: Path, work: Path, lock: Path) -> None:
+    """Bring lists and photos into `raw`; what an earlier or interrupted run brought is not fetched again.
+
+    `work` keeps it, and shares its bytes with `raw` on the disk.
+
+    Args:
+        settings: from where.
+        raw: receives the official layout (where it is downloaded), photos/ (tars and their journal, or inventory.csv
+            for a folder of photos), missing.csv and missing_by_tag.csv.
+        work: what has been downloaded so far.
+        lock: a file that remembers the archives' sizes and SHA-256 from their first download on.
+
+    Raises:
+        ZerotagError: an archive is not to be had or is not the one of the first download, the lists are wrong, or
+            too few photos were had.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    official = work / "official"
+    if not settings.folder:
+        _fetch_lists(settings, work / "archives", official, lock)
+    source = nus_wide.read(settings, official)
+    if settings.photos and not is_archive(Path(settings.photos)):
+        need(Path(settings.photos), "folder", "sources.nus-wide.photos")
+        with write_aside(raw) as draft:
+            _link(official, draft)
+            write_inventory(source, draft)
+    else:
+        with open_store(work / "photos") as store:
+            if settings.photos:
+                _unpack_photos(need(Path(settings.photos), "archive", "sources.nus-wide.photos"), source, store)
+            else:
+                lists = Path(settings.folder) if settings.folder else official
+                while wanted := _addresses(lists / URL_LIST, source, store):
+                    asyncio.run(_fetch_photos(wanted, source, store, settings))
+                    if not _drop_placeholders(store):
+                        break
+        missing = _missing(source, store)
+        _write_missing(source, store, missing, work)
+        _demand(settings.min_share, missing, work)
+        with write_aside(raw) as draft:
+            for part in ("official", "archives", "photos", "missing.csv", "missing_by_tag.csv"):
+                if (work / part).exists():
+                    _link(work / part, draft if part == "official" else draft / part)
+            with write_aside(draft / "photos" / "journal.jsonl") as journal:
+                shutil.copyfile(work / "photos" / "journal.jsonl", journal)  # goes on being written to
+
+
+def _link(origin: Path, target: Path) -> None:
+    """A second name for files; a copy where the file system knows no such thing."""
+
+    def link(file: str, place: str) -> str:
+        try:
+            os.link(file, place)
+        except OSError:
+            shutil.copyfile(file, place)
+        return place
+
+    if origin.is_dir():
+        shutil.copytree(origin, target, copy_function=link, dirs_exist_ok=True)
+    elif origin.exists():
+        link(str(origin), str(target))
+
+
+def _fetch_lists(settings: NusWideSettings, archives: Path, official: Path, lock: Path) -> None:
+    """Download the archives that are not here yet, check them, and unpack what is needed of them."""
+    known = json.loads(lock.read_text(encoding="utf-8")) if lock.is_file() else {}
+    asyncio.run(_fetch_archives(settings, archives, known))
+    with write_aside(lock) as draft:
+        draft.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    with write_aside(official) as draft:
+        draft.mkdir()
+        for url in settings.archives:
+            unpack(archives / Path(url).name, lambda name: _official_place(draft, name))
+
+
+def _official_place(folder: Path, name: str) -> Path | None:
+    """Where the official layout has a member of an archive, whatever folder the archive has it in."""
+    parts = name.split("/")
+    file = parts[-1]
+    if file in _PLACES:
+        return folder / _PLACES[file] / file
+    # AllLabels/ has a concept's file, TrainTestLabels/ has two.
+    if file.startswith("Labels_") and file.endswith(".txt"):
+        kind = "TrainTestLabels" if file.endswith(("_Train.txt", "_Test.txt")) else "AllLabels"
+        return folder / "Groundtruth" / kind / file
+    return None
+
+
+async def _fetch_archives(settings: NusWideSettings, folder: Path, known: dict[str, dict[str, object]]) -> None:
+    async with open_web(settings.web) as web:
+        for url in settings.archives:
+            file = folder / Path(url).name
+            if not file.is_file():
+                try:
+                    await get_file(web, url, file)
+                except (GoneError, UnavailableError) as error:
+                    raise ZerotagError(
+                        f"{url} could not be fetched ({error}). Is there a network? Or put the official files into a "
+                        "folder and name it (params.yaml: sources.nus-wide.folder)."
+                    ) from error
+            found = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
+            first = known.setdefault(file.name, {**found, "first": datetime.now(UTC).date().isoformat(), "url": url})
+            if any(first[name] != found[name] for name in found):
+                file.unlink()
+                raise ZerotagError(
+                    f"{url}: {found['bytes']} bytes with SHA-256 {found['sha256']}, but the first download "
+                    f"({first['first']}) had {first['bytes']} with {first['sha256']}. It was thrown away: run again; "
+                    f"if the dataset itself has changed, take its entry out of the list of first downloads."
+                )
+
+
+def sha256_of(file: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _unpack_photos(archive: Path, source: Source, store: PhotoStore) -> None:
+    wanted = {name for name in source.ids if not _stored(store, name)}
+    with tqdm(desc=f"photos of {archive.name}", total=len(wanted), unit="photo") as bar:
+        for name, content in members(archive, lambda name: photo_id(name) in wanted):
+            store.add([photo_id(name)], content.read(), str(archive))
+            bar.update()
+    store.lose([name for name in source.ids if name not in store.records], str(archive), "not in the archive", False)
+
+
+def _stored(store: PhotoStore, name: str) -> bool:
+    return name in store.records and bool(store.records[name].file)
+
+
+def _addresses(file: Path, source: Source, store: PhotoStore) -> dict[tuple[str, ...], list[str]]:
+    """What is still to fetch: the addresses of a photo, the best first, and the names that it has.
+
+    The list names some photos twice, by other paths; they are fetched once.
+    """
+    if not file.is_file():
+        raise ZerotagError(f"{file} is missing: unpack NUS-WIDE-urls.rar there, or name the photos' folder or archive.")
+    addresses: dict[str, tuple[str, ...]] = {}
+    with file.open(encoding="latin-1") as lines:
+        for number, line in enumerate(lines, start=1):
+            fields = line.rsplit(None, 5)  # a path may hold blanks
+            if not fields or fields[0] == "Photo_file":
+                continue
+            if len(fields) != 6:
+                raise ZerotagError(f"{file}, line {number}: expected a path, an id and four addresses. Fetch it again.")
+            sizes = (fields[column] for column in _LADDER.values())
+            addresses[photo_id(fields[0])] = tuple(dict.fromkeys(url for url in sizes if url != "null"))
+    wanted: dict[tuple[str, ...], list[str]] = {}
+    unknown = []
+    for name in source.ids:
+        record = store.records.get(name)
+        if record is not None and (record.file or record.final):
+            continue
+        ladder = addresses.get(name, ())
+        if record is not None and record.problem.startswith(_PLACEHOLDER):
+            ladder = ladder[ladder.index(record.url) + 1 :] if record.url in ladder else ()
+            if not ladder:
+                store.lose([name], record.url, record.problem, True)
+                continue
+        if ladder:
+            wanted.setdefault(ladder, []).append(name)
+        else:
+            unknown.append(name)
+    if unknown:
+        store.lose(unknown, "", "no address in the list", True)
+    return wanted
+
+
+async def _fetch_photos(
+    wanted: dict[tuple[str, ...], list[str]], source: Source, store: PhotoStore, settings: NusWideSettings
+) -> None:
+    """Fetch photos with many connections at once."""
+    left = iter(wanted.items())
+    done = len(source.ids) - sum(map(len, wanted.values()))
+    lost = failed = 0
+
+    async def work(web: Web, bar: tqdm) -> None:
+        nonlocal lost, failed
+        for urls, names in left:
+            problems = []
+            final = True
+            for url in urls:
+                try:
+                    store.add(names, await get(web, url, damage), url)
+                    failed = 0
+                    break
+                except GoneError as error:
+                    problems.append(f"{url}: {error}")
+                    failed = 0
+                except UnavailableError as error:
+                    problems.append(f"{url}: {error}")
+                    final = False
+                    failed += 1
+            else:
+                store.lose(names, urls[-1], "; ".join(problems), final)
+                lost += len(names)
+            bar.update(len(names))
+            bar.set_postfix(missing=lost, refresh=False)
+            if failed >= _NETWORK_DOWN:
+                raise ZerotagError(
+                    f"{failed} requests in a row failed, the last with: {problems[-1]}. Is the network down? "
+                    "Run again to go on from here."
+                )
+
+    with tqdm(desc="photos", total=len(source.ids), initial=done, unit="photo", smoothing=0.05) as bar:
+        async with open_web(settings.web) as web:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(settings.web.connections):
+                        group.create_task(work(web, bar))
+            except* ZerotagError as errors:
+                raise errors.exceptions[0] from None
+
+
+def damage(data: bytes) -> str:
+    """What is wrong with the bytes of a photo, as far as can be told without decoding it; empty: nothing."""
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            kind = picture.format
+    except Exception:  # Pillow's readers raise a dozen kinds
+        return f"not a picture ({data[:20]!r}…)"
+    # Some cameras write a little behind the end mark.
+    if kind == "JPEG" and b"\xff\xd9" not in data[-4096:]:
+        return f"cut off after {len(data)} bytes"
+    return ""
+
+
+def _drop_placeholders(store: PhotoStore) -> bool:
+    """Record as missing what came with the same content from many addresses; whether there was any."""
+    contents = Counter(sha for sha, _ in {(record.sha256, record.url) for record in store.records.values()} if sha)
+    found = False
+    for record in list(store.records.values()):
+        if record.file and contents[record.sha256] > _PLACEHOLDER_PHOTOS:
+            # Not final: its other sizes have not been asked for yet.
+            store.lose([record.id], record.url, _PLACEHOLDER, False)
+            found = True
+    return found
+
+
+def _missing(source: Source, store: PhotoStore) -> np.ndarray:
+    """(N,) bool."""
+    return np.array([not _stored(store, name) for name in source.ids])
+
+
+def _write_missing(source: Source, store: PhotoStore, missing: np.ndarray, folder: Path) -> None:
+    """Write the tables of what is missing, by photo, and by split and tag; print their sums."""
+    parts = {"train": source.train, "test": ~source.train}
+    with write_aside(folder / "missing.csv") as draft, draft.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["photo", "split", "problem", "url"])
+        for row in np.flatnonzero(missing):
+            record = store.records[source.ids[row]]
+            table.writerow([record.id, "train" if source.train[row] else "test", record.problem, record.url])
+    with write_aside(folder / "missing_by_tag.csv") as draft, draft.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["split", "tag", "photos", "missing", "share"])
+        for split, part in parts.items():
+            for tag, photos, lost in [("", part.sum(), (part & missing).sum()), *_by_tag(source, part, missing)]:
+                table.writerow([split, tag, photos, lost, f"{lost / max(photos, 1):.4f}"])
+            lost, photos = int((part & missing).sum()), int(part.sum())
+            print(f"{split:>9}: {photos - lost:,} of {photos:,} photos are here, {lost:,} are missing", flush=True)
+    reasons = Counter(_kind_of(store.records[source.ids[row]].problem) for row in np.flatnonzero(missing))
+    for reason, count in reasons.most_common(8):
+        print(f"{count:9,} × {reason}", flush=True)
+
+
+def _kind_of(problem: str) -> str:
+    """A problem without what differs from photo to photo: its addresses."""
+    return "; ".join(part.rpartition("://")[2].partition(": ")[2] or part for part in problem.split("; "))
+
+
+def _by_tag(source: Source, part: np.ndarray, missing: np.ndarray) -> Iterator[tuple[str, int, int]]:
+    photos = np.asarray(source.labels[part].sum(axis=0)).ravel()
+    lost = np.asarray(source.labels[part & missing].sum(axis=0)).ravel()
+    yield from zip(source.tags, photos.tolist(), lost.tolist(), strict=True)
+
+
+def _demand(min_share: float, missing: np.ndarray, work: Path) -> None:
+    share = 1 - missing.mean()
+    if share < min_share:
+        raise ZerotagError(
+            f"Only {share:.1%} of the photos are here, fewer than {min_share:.0%} (params.yaml: "
+            f"sources.nus-wide.min_share). {work / 'missing.csv'} says why. Run again to ask once more for those that "
+            "failed, lower the share, or get the photos by the dataset's form."
+        )

@@ -1,0 +1,37 @@
+"""What a data set consists of, in a few lines."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from zerotag.data.dataset import Dataset
+
+
+def statistics(dataset: Dataset) -> Iterator[str]:
+    """Lines about photos, tags and duplicates, for each half and for both."""
+    halves = {"train": dataset.photos["train"].to_numpy(), "test": ~dataset.photos["train"].to_numpy()}
+    for name, half in halves.items():
+        labels = dataset.labels[half]
+        photos = int(half.sum())
+        of_photo = np.diff(labels.indptr)
+        of_tag = np.asarray(labels.sum(axis=0)).ravel()
+        yield f"{name}: {photos:,} photos, {photos - int((half & dataset.usable).sum()):,} of them not usable"
+        if photos:
+            yield (
+                f"  tags per photo: mean {of_photo.mean():.2f}, median {np.median(of_photo):g}, most {of_photo.max()}; "
+                f"{(of_photo == 0).mean():.1%} of the photos have none"
+            )
+        low, middle, high = np.quantile(of_tag, [0.25, 0.5, 0.75])
+        yield (
+            f"  positives per tag: {of_tag.min():,} to {of_tag.max():,}, quartiles {low:,.0f}, {middle:,.0f}, "
+            f"{high:,.0f}; {int((of_tag == 0).sum())} tags have none"
+        )
+    concepts = int((dataset.tags["concept"] == 1).sum())
+    yield f"tags: {len(dataset.tags):,}, of them {concepts} ground-truth concepts"
+    known = dataset.photos[dataset.photos["sha256"] != ""]
+    twice = known[known.duplicated("sha256", keep=False)]
+    across = twice.groupby("sha256")["train"].nunique() > 1
+    yield (
+        f"duplicates: {int(known.duplicated('sha256').sum()):,} photos have the content of an earlier one; "
+        f"{int(across.sum()):,} contents are in both halves"
+    )

@@ -1,0 +1,122 @@
+"""Is a challenger better than the champion? Both judged on the same test photos and tags."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from zerotag.data.dataset import Dataset
+from zerotag.errors import ZerotagError
+from zerotag.evaluation.bootstrap import draw_weights, interval, resampled_figures
+from zerotag.evaluation.evaluate import principal_vectors, score_matrix
+from zerotag.evaluation.metrics import average_precision
+from zerotag.training.model import Model
+
+
+@dataclass(frozen=True)
+class Difference:
+    """mAP of both models on one task, in percent, and the 95% interval of challenger - champion."""
+
+    champion: float
+    challenger: float
+    low: float
+    high: float
+
+    @property
+    def gain(self) -> float:
+        """Points that the challenger is better."""
+        return self.challenger - self.champion
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Attributes:
+    photos: test photos.
+    tags: tags that both models know.
+    unseen: those of them that neither was trained on.
+    zsl: over the unseen tags.
+    gzsl: over all of them.
+    """
+
+    photos: int
+    tags: int
+    unseen: int
+    zsl: Difference
+    gzsl: Difference
+
+    def verdict(self, margin: float, zsl_tolerance: float) -> tuple[bool, str]:
+        """Whether the challenger takes over, and why.
+
+        Args:
+            margin: points of GZSL mAP that it has to be better by; the interval must be above 0 as well.
+            zsl_tolerance: points of ZSL mAP that it may lose.
+        """
+        shown = (
+            f"GZSL mAP {self.gzsl.gain:+.2f} ({self.gzsl.low:+.2f} to {self.gzsl.high:+.2f}), "
+            f"ZSL mAP {self.zsl.gain:+.2f} ({self.zsl.low:+.2f} to {self.zsl.high:+.2f})"
+        )
+        if self.gzsl.gain < margin or self.gzsl.low <= 0:
+            return False, f"{shown}: not better by {margin} points of GZSL mAP with an interval above 0"
+        if self.zsl.gain < -zsl_tolerance:
+            return False, f"{shown}: worse in ZSL mAP by more than {zsl_tolerance} points"
+        return True, f"{shown}: better"
+
+
+def compare(
+    champion: Model,
+    challenger: Model,
+    dataset: Dataset,
+    batch: int = 64,
+    repeats: int = 200,
+    seed: int = 0,
+    workers: int | None = None,
+) -> Comparison:
+    """Judge two models on the data set's test photos, over the tags that both vocabularies have.
+
+    Each model scores with its own word vectors, so that they may come from different sources. A tag counts as unseen
+    when neither model was trained on it.
+
+    Args:
+        champion: the model in service.
+        challenger: the model that may replace it.
+        dataset: whose test photos judge.
+        batch: photos in a batch of the networks.
+        repeats: resamples of the paired bootstrap over photos.
+        seed: of the resampling.
+        workers: decoding processes, as for `principal_vectors`.
+
+    Raises:
+        ZerotagError: no tag in common, or no unseen one.
+    """
+    known = set(dataset.tags["tag"]) & set(champion.vocabulary.tags)
+    tags = [tag for tag in challenger.vocabulary.tags if tag in known]
+    seen_by = [dict(zip(model.vocabulary.tags, model.vocabulary.seen, strict=True)) for model in (champion, challenger)]
+    unseen = np.array([not any(seen[tag] for seen in seen_by) for tag in tags], dtype=bool)
+    if not unseen.any():
+        raise ZerotagError(
+            "Champion and challenger have no unseen tag in common: no ZSL figure compares them. "
+            "Keep the split (params.yaml: split), or remove champion.json to start anew."
+        )
+    labels = dataset.labels[dataset.test][:, dataset.columns(tags)].tocsr()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    scores = []
+    for model in (champion, challenger):
+        row = {tag: place for place, tag in enumerate(model.vocabulary.tags)}
+        vectors = model.vocabulary.vectors[[row[tag] for tag in tags]]
+        # Through the whole network: cached features may be of another backbone or other weights.
+        principal = principal_vectors(model, dataset, dataset.test, device, batch, None, workers)
+        scores.append(score_matrix(principal, vectors))
+    weights = draw_weights(len(dataset.test), repeats, seed)
+    differences = []
+    for columns in (np.flatnonzero(unseen), np.arange(len(tags))):
+        truth = labels[:, columns].tocsr()
+        kept = np.flatnonzero(np.diff(truth.indptr))
+        figures, resampled = [], []
+        for table in scores:
+            part = np.ascontiguousarray(table[:, columns])
+            precisions = average_precision(part, truth, kept)
+            figures.append(100 * float(np.nanmean(precisions)) if kept.size else 0.0)
+            resampled.append(100 * resampled_figures(part, truth, weights, ks=())["map"])
+        first, second = figures
+        differences.append(Difference(first, second, *interval(resampled[1] - resampled[0], second - first)))
+    return Comparison(len(dataset.test), len(tags), int(unseen.sum()), *differences)

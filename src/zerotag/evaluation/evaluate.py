@@ -1,0 +1,193 @@
+"""Judge a model on test photos: ZSL, GZSL and seen-only, by the supplement's figures."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+import torch
+from tqdm import tqdm
+
+from zerotag.data.dataset import Dataset
+from zerotag.evaluation.bootstrap import draw_weights, interval, resampled_figures
+from zerotag.evaluation.metrics import average_precision, expected_average_precision, precision_at, top_k_counts
+from zerotag.training.features import Photos, default_workers, input_transform, photo_batches
+from zerotag.training.model import Model
+from zerotag.words.vocabulary import Vocabulary
+
+_BLOCK = 1024
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Attributes:
+    metrics: percentages by task (zsl, gzsl, seen) and name.
+    intervals: the 95% bootstrap interval over photos of F1@3, F1@5 and mAP, by task and name; empty without one.
+    tags: a row a tag: tag, seen (0/1), positives, ap (percent, empty without a positive), the average
+        precision over the GZSL photos.
+    examples: photos with their true and their ten best tags.
+    """
+
+    metrics: dict[str, dict[str, float]]
+    intervals: dict[str, dict[str, tuple[float, float]]]
+    tags: pd.DataFrame
+    examples: list[dict[str, Any]]
+
+
+def score_matrix(principal: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Scores of all tags: (N, M, d) principal vectors and (T, d) word vectors -> (N, T) float32.
+
+    In blocks of photos, so that (N, M, T) is never held.
+    """
+    words = torch.from_numpy(np.ascontiguousarray(vectors.T, dtype=np.float32))
+    scores = np.empty((len(principal), words.shape[1]), dtype=np.float32)
+    for start in range(0, len(principal), _BLOCK):
+        block = torch.from_numpy(principal[start : start + _BLOCK].astype(np.float32))
+        scores[start : start + _BLOCK] = (block @ words).amax(dim=1).numpy()
+    return scores
+
+
+def principal_vectors(
+    model: Model,
+    dataset: Dataset,
+    rows: np.ndarray,
+    device: torch.device,
+    batch: int,
+    features: np.ndarray | None,
+    workers: int | None = None,
+) -> np.ndarray:
+    """Principal vectors (n, M, d) float32 of the photos of `rows`.
+
+    Args:
+        model: what was trained.
+        dataset: where the photos are.
+        rows: (n,) row numbers.
+        device: where the network runs.
+        batch: photos in a batch.
+        features: (N, F) cached features of a frozen backbone, or None to run the whole network on the photos.
+        workers: decoding processes; None for `default_workers`, 0 to decode in this process.
+    """
+    network = model.network.to(device).eval()
+    parts = []
+    with torch.inference_mode():
+        if features is not None:
+            for start in range(0, rows.size, _BLOCK):
+                block = torch.from_numpy(features[rows[start : start + _BLOCK]]).to(device)
+                parts.append(network.head(block).cpu().numpy())
+        else:
+            photos = Photos(dataset, rows, input_transform(model.info["size"]))
+            workers = default_workers(device) if workers is None else workers
+            loader = photo_batches(photos, batch, device, workers)
+            for pictures, _ in tqdm(loader, desc="evaluate", unit="batch", total=math.ceil(rows.size / batch)):
+                parts.append(network(pictures).float().cpu().numpy())
+    return np.concatenate(parts)
+
+
+def evaluate(
+    principal: np.ndarray,
+    labels: sp.csr_matrix,
+    vocabulary: Vocabulary,
+    ids: list[str],
+    rows: np.ndarray,
+    examples: int,
+    resamples: int = 0,
+    seed: int = 0,
+) -> Evaluation:
+    """Compute every figure.
+
+    Scores of photos x tags are held once; what is derived of them is made in blocks of photos or tags.
+
+    Args:
+        principal: (N, M, d) of the test photos.
+        labels: (N, T) CSR 0/1, columns as in the vocabulary.
+        vocabulary: T tags.
+        ids: N photo names.
+        rows: (N,) the photos' rows in the data set, for the examples.
+        examples: how many photos to show with their best tags.
+        resamples: of the test photos, for the intervals; 0 for none.
+        seed: of the resampling.
+    """
+    # Seen tags first: then each task's tags are a slice of the scores, not a copy.
+    order = np.concatenate([np.flatnonzero(vocabulary.seen), np.flatnonzero(~vocabulary.seen)])
+    seen = int(vocabulary.seen.sum())
+    scores = score_matrix(principal, vocabulary.vectors[order])
+    labels = labels[:, order].tocsr()
+    tasks = {"zsl": slice(seen, None), "gzsl": slice(None), "seen": slice(seen)}
+    weights = draw_weights(len(scores), resamples, seed)
+    metrics = {}
+    precisions = {}
+    intervals = {}
+    for task, part in tasks.items():
+        its_labels = labels[:, part].tocsr()
+        metrics[task], precisions[task] = _figures(scores[:, part], its_labels)
+        resampled = resampled_figures(scores[:, part], its_labels, weights) if resamples else {}
+        its = metrics[task]
+        intervals[task] = {name: interval(100 * values, its[name]) for name, values in resampled.items()}
+    metrics["retrieval"] = {"precision@10": 100 * precision_at(scores, labels, 10)}
+    table = pd.DataFrame(
+        {
+            "tag": [vocabulary.tags[column] for column in order],
+            "seen": vocabulary.seen[order].astype(int),
+            "positives": np.asarray(labels.sum(axis=0)).ravel(),
+            "ap": 100 * precisions["gzsl"],
+        }
+    )
+    tags = table["tag"].tolist()
+    shown = _choose_examples(labels, seen, examples)
+    best = [_best_tags(scores[row], labels[row], tags, seen, ids[row], int(rows[row])) for row in shown]
+    return Evaluation(metrics, intervals, table, best)
+
+
+def _figures(scores: np.ndarray, labels: sp.csr_matrix) -> tuple[dict[str, float], np.ndarray]:
+    """Figures of one task, in percent, over the photos that have a positive among its tags."""
+    kept = np.flatnonzero(np.diff(labels.indptr))
+    figures: dict[str, float] = {}
+    for k in (3, 5):
+        counts = top_k_counts(scores, labels, k)
+        figures[f"f1@{k}"] = 100 * counts.f1
+        figures[f"precision@{k}"] = 100 * counts.precision
+        figures[f"recall@{k}"] = 100 * counts.recall
+    precisions = average_precision(scores, labels, None if kept.size == len(scores) else kept)
+    positives = np.asarray(labels.sum(axis=0)).ravel()
+    figures["map"] = 100 * _mean(precisions)
+    figures["random_map"] = 100 * _mean(expected_average_precision(positives, kept.size))
+    figures["images"] = int(kept.size)
+    figures["tags"] = int((positives > 0).sum())
+    return figures, precisions
+
+
+def _mean(values: np.ndarray) -> float:
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if values.size else 0.0
+
+
+def _choose_examples(labels: sp.csr_matrix, seen: int, count: int) -> list[int]:
+    """Photos with the most tags that have an unseen one too, evenly spread over the test set."""
+    unseen = np.diff(labels[:, seen:].tocsr().indptr) > 0
+    candidates = np.flatnonzero(unseen) if unseen.any() else np.arange(labels.shape[0])
+    wealth = np.diff(labels.indptr)
+    parts = np.array_split(candidates, min(count, candidates.size) or 1) if count else []
+    return [int(part[np.argmax(wealth[part])]) for part in parts if part.size]
+
+
+def _best_tags(
+    scores: np.ndarray, labels: sp.csr_matrix, tags: list[str], seen: int, name: str, row: int
+) -> dict[str, Any]:
+    true = set(labels.indices.tolist())
+    best = np.argsort(-scores, kind="stable")[:10]
+    return {
+        "row": row,
+        "id": name,
+        "tags": [tags[column] for column in sorted(true)],
+        "top": [
+            {
+                "tag": tags[column],
+                "score": float(scores[column]),
+                "seen": bool(column < seen),
+                "correct": column in true,
+            }
+            for column in best.tolist()
+        ],
+    }

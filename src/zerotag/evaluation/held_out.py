@@ -1,0 +1,156 @@
+"""Scores of training photos as a model that has not seen them gives them: what calibration is fitted on.
+
+The model itself has seen all training photos, so that its scores of them promise too much. With a frozen backbone a
+second head is therefore trained on a part of them, and the scores of the rest calibrate the model (as scikit-learn's
+CalibratedClassifierCV does with ensemble=False). A third head is trained without some of the seen tags: how it scores
+these on photos that it has not seen either is what to expect of unseen tags.
+"""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from zerotag.data.dataset import Dataset
+from zerotag.evaluation.calibration import Calibration, expected_calibration_error, fit_calibration, reliability
+from zerotag.evaluation.evaluate import principal_vectors, score_matrix
+from zerotag.training.loop import TrainSettings, feature_batches, tag_frequency, train
+from zerotag.training.methods import Head, Method, start_head
+from zerotag.training.model import Model
+
+HELD_OUT_PHOTOS = HELD_OUT_TAGS = 0.2
+SCORED_PHOTOS = 10_000
+# Enough for the sigmoids of an end-to-end model, whose network has to run on each photo.
+END_TO_END_PHOTOS = 2000
+
+
+def calibrate_frozen(
+    model: Model, dataset: Dataset, features: np.ndarray, settings: TrainSettings, device: torch.device
+) -> tuple[Calibration, dict[str, Any]]:
+    """Fit the probabilities of a model with a frozen backbone on photos and tags held out of the training set.
+
+    Args:
+        model: of T tags.
+        dataset: of N photos.
+        features: (N, F) of its backbone.
+        settings: the model's own training; its seed chooses what is held out.
+        device: where the heads are trained.
+
+    Returns:
+        The calibration, and how it was fitted.
+    """
+    random = np.random.default_rng(settings.seed)
+    apart = random.random(dataset.train.size) < HELD_OUT_PHOTOS
+    learn, rest = dataset.train[~apart], dataset.train[apart][:SCORED_PHOTOS]
+    labels, seen = _seen(model, dataset)
+    hidden = random.random(seen.size) < HELD_OUT_TAGS
+    method = Method(**model.info["parameters"])
+    scores = []
+    for chosen in (seen, seen[~hidden]):
+        vectors = model.vocabulary.vectors_after(chosen)
+        head = train_head(method, features, learn, labels[:, chosen].tocsr(), vectors[chosen], settings, device)
+        with torch.inference_mode():
+            principal = head(torch.from_numpy(features[rest]).to(device)).cpu().numpy()
+        scores.append(score_matrix(principal, vectors))
+    pretend, names = seen[hidden], [model.vocabulary.tags[column] for column in seen]
+    truth = labels[rest]
+    fitted = fit_calibration(scores[0][:, seen], truth[:, seen], names, scores[1][:, pretend], truth[:, pretend])
+    return fitted, {"fitted_on": "held-out training photos, scored by a second head", "photos": int(rest.size)}
+
+
+def calibrate_end_to_end(
+    model: Model, dataset: Dataset, batch: int, seed: int, device: torch.device
+) -> tuple[Calibration, dict[str, Any]]:
+    """Fit the probabilities of a model trained end to end on its own training photos, as a second network is too dear.
+
+    Args:
+        model: of T tags.
+        dataset: of N photos.
+        batch: photos in a batch.
+        seed: of the choice of photos.
+        device: where the network runs.
+
+    Returns:
+        The calibration, and how it was fitted.
+    """
+    random = np.random.default_rng(seed)
+    rows = np.sort(random.choice(dataset.train, min(END_TO_END_PHOTOS, dataset.train.size), replace=False))
+    labels, seen = _seen(model, dataset)
+    principal = principal_vectors(model, dataset, rows, device, batch, None)
+    scores = score_matrix(principal, model.vocabulary.vectors)[:, seen]
+    truth = labels[rows][:, seen]
+    fitted = fit_calibration(scores, truth, [model.vocabulary.tags[column] for column in seen], scores, truth)
+    way = "training photos, scored by the model itself: its probabilities are too high"
+    return fitted, {"fitted_on": way, "photos": int(rows.size)}
+
+
+def judge_calibration(fitted: Calibration, model: Model, scores: np.ndarray, labels: sp.csr_matrix) -> dict[str, Any]:
+    """Reliability on test photos: of seen tags, of unseen tags, and of the ten best tags of each photo.
+
+    Args:
+        fitted: of the model.
+        model: of T tags.
+        scores: (n, T) of the test photos.
+        labels: (n, T) of them.
+    """
+    probabilities = fitted.probabilities(model.vocabulary.tags, model.vocabulary.seen, scores)
+    truth = labels.toarray()
+    best = np.argsort(-scores, axis=1)[:, :10]
+    parts = {
+        "seen": [table[:, model.vocabulary.seen] for table in (probabilities, truth)],
+        "unseen": [table[:, ~model.vocabulary.seen] for table in (probabilities, truth)],
+        "ten_best": [np.take_along_axis(table, best, axis=1) for table in (probabilities, truth)],
+    }
+    rows = {name: reliability(given.ravel(), true.ravel()) for name, (given, true) in parts.items()}
+    return {
+        name: {"expected_calibration_error": expected_calibration_error(row), "reliability": row}
+        for name, row in rows.items()
+    }
+
+
+def _seen(model: Model, dataset: Dataset) -> tuple[sp.csr_matrix, np.ndarray]:
+    """(N, T) labels of the model's tags, and the seen ones' columns."""
+    labels = dataset.labels[:, dataset.columns(model.vocabulary.tags)].tocsr()
+    return labels, np.flatnonzero(model.vocabulary.seen)
+
+
+def train_head(
+    method: Method,
+    features: np.ndarray,
+    rows: np.ndarray,
+    labels: sp.csr_matrix,
+    vectors: np.ndarray,
+    settings: TrainSettings,
+    device: torch.device,
+) -> Head:
+    """Train a head on cached features, as the train stage does a frozen backbone's.
+
+    Args:
+        method: of the head.
+        features: (N, F).
+        rows: of the training photos.
+        labels: (N, S) CSR 0/1 of the tags that are seen.
+        vectors: (S, d) of them, lifted where the method lifts.
+        settings: of the training.
+        device: where.
+    """
+    torch.manual_seed(settings.seed)
+    head = Head(features.shape[1], method, vectors.shape[1])
+    start_head(head, torch.from_numpy(features[rows]), tag_frequency(labels, rows), torch.from_numpy(vectors))
+    with TemporaryDirectory() as work:
+        train(
+            head,
+            feature_batches(features, settings.batch, device),
+            rows,
+            labels,
+            vectors,
+            method,
+            settings,
+            checkpoint=Path(work) / "checkpoint.pt",
+            key="held out",
+            device=device,
+        )
+    return head.eval()

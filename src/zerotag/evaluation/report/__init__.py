@@ -1,0 +1,195 @@
+"""The report: one static page that opens offline, with the supplement's Table 1 and Figures 1 and 2.
+
+Beside the page it writes `table1.csv` and the learning curves as tables, for `dvc plots`.
+"""
+
+import base64
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from zerotag.data.dataset import Dataset
+from zerotag.data.photos import open_photo
+from zerotag.errors import ZerotagError
+from zerotag.evaluation.calibration import Calibration
+from zerotag.evaluation.diversity import semantic_diversity
+from zerotag.evaluation.report import plots
+from zerotag.evaluation.report.paper import COLUMNS, DIVERSITY, TABLE_1
+from zerotag.files import write_aside
+from zerotag.words.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """Attributes:
+    title: of the page.
+    examples: photos in Figure 2.
+    histogram_photos: test photos in Figure 1's histogram, at most.
+    """
+
+    title: str = "zerotag report"
+    examples: int = 8
+    histogram_photos: int = 10000
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained and evaluated model.
+
+    Attributes:
+        model: its folder.
+        info: the content of its model.json.
+        curve: epoch, loss, learning_rate.
+        metrics: percentages by task and name.
+        intervals: their 95% bootstrap intervals over photos, where there are.
+        tags: tag, seen, positives, ap.
+        examples: photos with their ten best tags.
+    """
+
+    model: Path
+    info: dict[str, Any]
+    curve: pd.DataFrame
+    metrics: dict[str, dict[str, float]]
+    intervals: dict[str, dict[str, tuple[float, float]]]
+    tags: pd.DataFrame
+    examples: list[dict[str, Any]]
+
+    @classmethod
+    def read(cls, evaluation: Path, model: Path) -> "Run":
+        """Read what the train and the evaluate stage wrote.
+
+        Raises:
+            ZerotagError: a file is missing.
+        """
+        needed = [evaluation / name for name in ("metrics.json", "tags.csv", "examples.json", "intervals.json")]
+        for path in [*needed, model / "model.json", model / "curve.csv"]:
+            if not path.is_file():
+                raise ZerotagError(f"{path} is missing: run `dvc repro evaluate` first.")
+        return cls(
+            model=model,
+            info=json.loads((model / "model.json").read_text(encoding="utf-8")),
+            curve=pd.read_csv(model / "curve.csv"),
+            metrics=json.loads(needed[0].read_text(encoding="utf-8")),
+            tags=pd.read_csv(needed[1], keep_default_na=False, na_values={"ap": [""]}),
+            examples=json.loads(needed[2].read_text(encoding="utf-8")),
+            intervals=json.loads(needed[3].read_text(encoding="utf-8")),
+        )
+
+    @property
+    def name(self) -> str:
+        """Backbone and method."""
+        return f"{self.info['backbone']} · {self.info['method']}"
+
+
+def write_report(
+    folder: Path,
+    runs: list[Run],
+    best: Run,
+    calibration: Calibration,
+    dataset: Dataset,
+    vocabulary: Vocabulary,
+    settings: ReportSettings,
+) -> None:
+    """Write the report's folder, aside and then renamed.
+
+    Args:
+        folder: receives index.html, table1.csv and, for `dvc plots`, curves/RUN.csv.
+        runs: at least one.
+        best: the one of them whose tags are shown.
+        calibration: of the best run, with its reliability.
+        dataset: for the photos.
+        vocabulary: for semantic diversity.
+        settings: sizes and title.
+    """
+    page = jinja2.Environment(
+        loader=jinja2.PackageLoader("zerotag.evaluation.report", ""), autoescape=True, undefined=jinja2.StrictUndefined
+    ).get_template("page.html.j2")
+    diversity = _diversity(dataset, vocabulary, settings)
+    highest = {column: max(run.metrics[column[0]][column[1]] for run in runs) for column in COLUMNS}
+    html = page.render(
+        title=settings.title,
+        runs=runs,
+        best=best,
+        columns=COLUMNS,
+        highest=highest,
+        paper=TABLE_1,
+        data=best.info["data"],
+        rendered=best.info["data"]["source"] == "scenes",
+        diversity=diversity,
+        paper_diversity=DIVERSITY,
+        examples=[
+            {**example, "image": _thumbnail(dataset, example["row"])} for example in best.examples[: settings.examples]
+        ],
+        calibration=calibration.figures,
+        reliability=plots.reliability(calibration.figures),
+        curves=plots.curves({run.name: run.curve for run in runs}),
+        unseen=plots.unseen_tags({run.name: run.tags for run in runs}, best.name),
+        seen=best.tags[best.tags["seen"] == 1].dropna(subset="ap").sort_values("ap", ascending=False),
+        all_tags=best.tags.sort_values(["seen", "ap"], ascending=[True, False]),
+    )
+    with write_aside(folder) as draft:
+        draft.mkdir()
+        (draft / "index.html").write_text(html, encoding="utf-8")
+        _table(runs).to_csv(draft / "table1.csv", index=False)
+        (draft / "curves").mkdir()
+        for run in runs:
+            run.curve.to_csv(draft / "curves" / f"{run.info['backbone']}-{run.info['method']}.csv", index=False)
+
+
+def _table(runs: list[Run]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "backbone": run.info["backbone"],
+                "method": run.info["method"],
+                **{f"{task} {name}": run.metrics[task][name] for task, name in COLUMNS},
+            }
+            for run in runs
+        ]
+    )
+
+
+def _diversity(dataset: Dataset, vocabulary: Vocabulary, settings: ReportSettings) -> dict[str, Any]:
+    """Figure 1: the histogram over test photos, and the photos at both ends."""
+    rows = dataset.test[: settings.histogram_photos]
+    labels = dataset.labels[rows][:, dataset.columns(vocabulary.tags)].tocsr()
+    values = semantic_diversity(labels, vocabulary.vectors)
+    known = values[~np.isnan(values)]
+    # A pair of tags is an extreme by chance: the photos shown have three tags or more, where there are such.
+    rich = np.flatnonzero(~np.isnan(values) & (np.diff(labels.indptr) >= 3))
+    order = rich[np.argsort(values[rich], kind="stable")] if rich.size else np.argsort(values)[: known.size]
+
+    def shown(places: np.ndarray) -> list[dict[str, Any]]:
+        return [
+            {
+                "image": _thumbnail(dataset, int(rows[place])),
+                "value": float(values[place]),
+                "tags": [vocabulary.tags[column] for column in labels[place].indices],
+            }
+            for place in places
+        ]
+
+    return {
+        "photos": int(known.size),
+        "mean": float(known.mean()) if known.size else 0.0,
+        "deviation": float(known.std()) if known.size else 0.0,
+        "plot": plots.histogram(known),
+        "most": shown(order[::-1][:3]),
+        "least": shown(order[:3]),
+    }
+
+
+def _thumbnail(dataset: Dataset, row: int, side: int = 320) -> str:
+    """A photo as a data URI, so that the page needs no other file."""
+    picture: Image.Image = open_photo(dataset.photo_bytes(row), str(row))
+    picture.thumbnail((side, side))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

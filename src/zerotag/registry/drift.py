@@ -1,0 +1,109 @@
+"""Drift: how far today's photos and tags are from those that a model was trained on."""
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import ks_2samp
+
+from zerotag.data.dataset import Dataset
+from zerotag.data.photos import open_photo
+
+# Fewer photos than this say nothing about drift.
+ENOUGH = 50
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Attributes:
+    tags: share of the photos that have a tag.
+    brightness: mean of the pixels, 0 to 1, of a sample of photos.
+    contrast: standard deviation of the pixels, 0 to 1, of the same photos.
+    """
+
+    tags: dict[str, float]
+    brightness: list[float]
+    contrast: list[float]
+
+    def write(self, file: Path) -> None:
+        """As JSON."""
+        file.write_text(json.dumps(asdict(self)) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, file: Path) -> "Profile":
+        """From JSON."""
+        return cls(**json.loads(file.read_text(encoding="utf-8")))
+
+
+def profile(dataset: Dataset, photos: int = 500, seed: int = 0) -> Profile:
+    """The profile of a data set's training photos.
+
+    Args:
+        dataset: of N photos.
+        photos: how many are looked at for brightness and contrast.
+        seed: of their choice.
+    """
+    rows = dataset.train
+    shares = np.asarray(dataset.labels[rows].mean(axis=0, dtype=np.float64)).ravel()
+    some = np.sort(np.random.default_rng(seed).choice(rows, min(photos, rows.size), replace=False))
+    pixels = [np.asarray(open_photo(dataset.photo_bytes(row), str(row)), dtype=np.float32) / 255 for row in some]
+    return Profile(
+        {tag: round(float(share), 6) for tag, share in zip(dataset.tags["tag"], shares, strict=True)},
+        [round(float(one.mean()), 4) for one in pixels],
+        [round(float(one.std()), 4) for one in pixels],
+    )
+
+
+def request_profile(log: Path, since: date) -> Profile:
+    """The profile of the photos that the service was asked to tag; its log has no true tags.
+
+    Args:
+        log: the service's request log, a folder of JSON Lines a day.
+        since: the first day that counts.
+    """
+    lines = [
+        json.loads(line)
+        for file in sorted(log.glob("*.jsonl"))
+        if file.stem >= since.isoformat()
+        for line in file.read_text(encoding="utf-8").splitlines()
+        if '"event": "tag"' in line
+    ]
+    return Profile({}, [line["brightness"] for line in lines], [line["contrast"] for line in lines])
+
+
+def tag_drift(then: Profile, now: Profile) -> float:
+    """Total variation distance of the tags' frequencies, 0 (the same) to 1 (no tag in common)."""
+    first, second = (np.array([each.tags.get(tag, 0.0) for tag in {**then.tags, **now.tags}]) for each in (then, now))
+    if not first.sum() or not second.sum():
+        return 0.0
+    return float(np.abs(first / first.sum() - second / second.sum()).sum() / 2)
+
+
+def photo_drift(then: Profile, now: Profile) -> float:
+    """The larger Kolmogorov-Smirnov distance of brightness and of contrast, 0 to 1; 0 with too few photos."""
+    if min(len(then.brightness), len(now.brightness)) < ENOUGH:
+        return 0.0
+    return max(
+        float(ks_2samp(then.brightness, now.brightness).statistic),
+        float(ks_2samp(then.contrast, now.contrast).statistic),
+    )
+
+
+def drift_reasons(then: Profile, now: Profile, asked: Profile, most_tags: float, most_photos: float) -> list[str]:
+    """What has drifted beyond its bound, in words.
+
+    Args:
+        then: of the training data of the model in service.
+        now: of today's training data.
+        asked: of the photos that the service was asked to tag.
+        most_tags: bound of the tags' drift.
+        most_photos: bound of the photos' drift.
+    """
+    found = [
+        ("tag frequencies", tag_drift(then, now), most_tags),
+        ("training photos", photo_drift(then, now), most_photos),
+        ("photos of requests", photo_drift(then, asked), most_photos),
+    ]
+    return [f"drift: {name} by {value:.2f}, more than {most}" for name, value, most in found if value > most]

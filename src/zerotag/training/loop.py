@@ -1,0 +1,320 @@
+"""The training loop: read it from top to bottom.
+
+One loop serves all modes (`zerotag.training.modes`): what learns is a head, a part of a network with its head, or a
+whole network. Started by `torchrun`, each process takes its share of every batch.
+"""
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from zerotag.errors import ZerotagError
+from zerotag.files import write_aside
+from zerotag.training.methods import Method, log_odds, loss
+
+# (rows in order, epoch) -> batches of (inputs on the device, their rows)
+Batches = Callable[[np.ndarray, int], Iterator[tuple[torch.Tensor, np.ndarray]]]
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Attributes:
+    epochs: passes over the training photos.
+    batch: photos in a batch, over all processes.
+    learning_rate: the top of the schedule.
+    head_learning_rate: likewise, of the head's matrix, which begins at random where the backbone is pretrained; None:
+        as for the rest.
+    schedule: one-cycle (rises, then falls to nothing) or constant.
+    warm_up: share of the steps in which the rate of one-cycle rises.
+    weight_decay: none on biases and normalisation.
+    head_first: the head is first trained alone, as in `frozen`: a backbone that learns from a head that knows nothing
+        forgets what it knew (Kumar et al., 2022).
+    batch_statistics: of batch normalisation, from each batch, as usual; off: the pretrained ones stay.
+    pixels: of the input's side.
+    cutout: side of the grey square as a share of the picture's; 0 for none (end_to_end).
+    moving_average: decay of the weights' moving average, such as 0.9997; 0 for none.
+    precision: auto (bf16 or fp16 on a GPU, float32 on the CPU), float32, bf16 or fp16.
+    compile: run the network through torch.compile.
+    seed: of weights, order and augmentation.
+    """
+
+    epochs: int = 10
+    batch: int = 32
+    learning_rate: float = 1e-3
+    head_learning_rate: float | None = None
+    schedule: str = "one-cycle"
+    warm_up: float = 0.1
+    weight_decay: float = 3e-4
+    head_first: bool = False
+    batch_statistics: bool = True
+    pixels: int = 224
+    cutout: float = 0.5
+    moving_average: float = 0.0
+    precision: str = "auto"
+    compile: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Process:
+    """This process among those that torchrun started; the only one otherwise."""
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and shows progress."""
+        return self.rank == 0
+
+    def share(self, batch: int) -> int:
+        """How many photos of a whole batch this process takes."""
+        return len(range(self.rank, batch, self.world))
+
+
+def join_processes() -> tuple[Process, torch.device]:
+    """Join the process group when torchrun started this process; choose the device."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    rank, local = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0"))
+    gpu = torch.cuda.is_available()
+    device = torch.device("cuda", local) if gpu else torch.device("cpu")
+    if gpu:
+        torch.cuda.set_device(device)
+    if world > 1:
+        torch.distributed.init_process_group("nccl" if gpu else "gloo")
+    return Process(rank, world), device
+
+
+def autocast_type(precision: str, device: torch.device) -> torch.dtype:
+    """The type that the network runs in.
+
+    Raises:
+        ZerotagError: an unknown precision.
+    """
+    kinds = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if precision == "auto":
+        if device.type != "cuda":
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if precision not in kinds:
+        raise ZerotagError(f"params.yaml: train precision {precision!r} is unknown; use auto, {', '.join(kinds)}.")
+    return kinds[precision]
+
+
+def parameter_groups(
+    network: nn.Module, settings: TrainSettings, head_decay: float | None = None
+) -> list[dict[str, object]]:
+    """Weight decay on matrices and kernels only: biases and normalisation have one dimension.
+
+    Args:
+        network: a head, or a network with one.
+        settings: its weight decay and learning rates.
+        head_decay: of the head's matrix, where it has one of its own.
+    """
+    decay, rate, head_rate = settings.weight_decay, settings.learning_rate, settings.head_learning_rate
+    named = [(name, weight) for name, weight in network.named_parameters() if weight.requires_grad]
+    head = [weight for name, weight in named if name in ("linear.weight", "head.linear.weight")]
+    decayed = [weight for _, weight in named if weight.ndim > 1 and not any(weight is own for own in head)]
+    plain = [weight for _, weight in named if weight.ndim <= 1]
+    return [
+        {"params": decayed, "weight_decay": decay, "lr": rate},
+        {
+            "params": head,
+            "weight_decay": decay if head_decay is None else head_decay,
+            "lr": rate if head_rate is None else head_rate,
+        },
+        {"params": plain, "weight_decay": 0.0, "lr": rate},
+    ]
+
+
+def train(
+    network: nn.Module,
+    batches: Batches,
+    rows: np.ndarray,
+    labels: sp.csr_matrix,
+    vectors: np.ndarray,
+    method: Method,
+    settings: TrainSettings,
+    checkpoint: Path,
+    key: str,
+    device: torch.device,
+    process: Process = Process(),
+) -> pd.DataFrame:
+    """Train a network in place.
+
+    Args:
+        network: inputs -> (B, M, d).
+        batches: yields the inputs of rows in their order.
+        rows: training photos; those without a seen tag are left out, as they contribute nothing.
+        labels: (N, S) CSR 0/1 over the seen tags, indexed by rows.
+        vectors: (S, d) unit vectors of the seen tags.
+        method: what to minimise.
+        settings: how.
+        checkpoint: a file written after each epoch; a run that finds one of the same key goes on from it.
+        key: names what the result depends on.
+        device: where.
+        process: this process's share.
+
+    Returns:
+        A table epoch, loss, learning_rate. With a moving average, the network ends with the averaged weights.
+
+    Raises:
+        ZerotagError: no training photo has a seen tag, or the loss is not finite.
+    """
+    rows = rows[np.diff(labels.indptr)[rows] > 0]
+    if not rows.size:
+        raise ZerotagError("No training photo has a seen tag. Look at split.csv and at the tags of the source.")
+    network.to(device).train()
+    if not settings.batch_statistics:
+        for module in network.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
+    targets = torch.from_numpy(vectors).to(device)
+    steps = math.ceil(rows.size / settings.batch)
+    fused = device.type == "cuda"
+    optimizer = torch.optim.Adam(parameter_groups(network, settings, method.head_decay), fused=fused)
+    schedule = _schedule(optimizer, settings, steps * settings.epochs)
+    offset = float(log_odds(tag_frequency(labels, rows)).mean())
+    kind = autocast_type(settings.precision, device)
+    scaler = torch.amp.GradScaler(device.type, enabled=kind is torch.float16)
+    average = None
+    if settings.moving_average:
+        average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.moving_average), use_buffers=True)
+    curve: list[dict[str, float]] = []
+    state: dict[str, Any] = {
+        "network": network,
+        "optimizer": optimizer,
+        "schedule": schedule,
+        "scaler": scaler,
+        "average": average,
+    }
+    if (saved := _read_checkpoint(checkpoint, key)) is not None:
+        curve = saved["curve"]
+        for name, part in state.items():
+            if part is not None:
+                part.load_state_dict(saved[name])
+    forward: nn.Module = network
+    if settings.compile:
+        forward = torch.compile(forward)  # type: ignore[assignment]
+    if process.world > 1:
+        forward = DistributedDataParallel(forward, device_ids=[device.index] if fused else None)
+
+    for epoch in range(len(curve), settings.epochs):
+        order = np.random.default_rng([settings.seed, epoch]).permutation(rows)
+        total, seen = torch.zeros((), device=device), 0
+        bar = tqdm(total=steps, desc=f"epoch {epoch + 1}/{settings.epochs}", unit="step", disable=not process.first)
+        for step, (inputs, chosen) in enumerate(batches(_share(order, settings.batch, process), epoch)):
+            wanted = torch.from_numpy(labels[chosen].toarray()).to(device).bool()
+            with torch.autocast(device.type, kind, enabled=kind is not torch.float32):
+                principal = forward(inputs)
+            value = loss(principal, wanted, targets, method, offset)
+            optimizer.zero_grad(set_to_none=True)
+            scaler.scale(value).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            schedule.step()
+            if average is not None:
+                average.update_parameters(network)
+            total += value.detach() * len(chosen)
+            seen += len(chosen)
+            if step % 20 == 19:
+                # Asking for the number waits for the GPU, so not at every step.
+                bar.set_postfix(loss=f"{_finite(total / seen, epoch, step, settings):.4f}")
+            bar.update()
+        bar.close()
+        curve.append(
+            {
+                "epoch": epoch + 1,
+                "loss": _finite(total / seen, epoch, steps - 1, settings),
+                "learning_rate": float(schedule.get_last_lr()[0]),
+            }
+        )
+        if not all(bool(weight.isfinite().all()) for weight in network.parameters()):
+            # The last step can spoil the weights after a loss that was still finite.
+            _finite(torch.tensor(math.nan), epoch, steps - 1, settings)
+        if process.first:
+            parts = {name: part.state_dict() for name, part in state.items() if part is not None}
+            with write_aside(checkpoint) as draft:
+                torch.save({**parts, "curve": curve, "key": key}, draft)
+    if average is not None:
+        network.load_state_dict(average.module.state_dict())
+    network.eval()
+    return pd.DataFrame(curve)
+
+
+def tag_frequency(labels: sp.csr_matrix, rows: np.ndarray) -> torch.Tensor:
+    """The share of the photos of `rows` that have each tag, of those that have any: (S,) float32."""
+    chosen = labels[rows[np.diff(labels.indptr)[rows] > 0]]
+    return torch.from_numpy(np.asarray(chosen.mean(axis=0), dtype=np.float32).ravel())
+
+
+def _schedule(
+    optimizer: torch.optim.Optimizer, settings: TrainSettings, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    if settings.schedule == "constant":
+        return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+    if settings.schedule == "one-cycle":
+        # One rate more than there are steps, as the schedule is advanced after the last one too. torch divides by
+        # the warm-up's steps less one and by the steps after it: leave one of each at least.
+        rates = max(3, steps + 1)
+        warm_up = min(max(settings.warm_up, 2 / rates), 1 - 1 / rates)
+        tops = [group["lr"] for group in optimizer.param_groups]
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, tops, total_steps=rates, pct_start=warm_up)
+    raise ZerotagError(f"params.yaml: train schedule {settings.schedule!r} is unknown; use one-cycle or constant.")
+
+
+def _share(order: np.ndarray, batch: int, process: Process) -> np.ndarray:
+    """This process's photos of every batch, one batch after the other.
+
+    All processes take the same number of steps, or their optimisers would part. So where the last batch has fewer
+    photos than there are processes, some of its photos go to more than one.
+    """
+    parts = []
+    for start in range(0, order.size, batch):
+        whole = order[start : start + batch]
+        parts.append(np.resize(whole, max(whole.size, process.world))[process.rank :: process.world])
+    return np.concatenate(parts)
+
+
+def _finite(value: torch.Tensor, epoch: int, step: int, settings: TrainSettings) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ZerotagError(
+            f"The loss is {number} in epoch {epoch + 1}, step {step + 1}. Lower the learning rate "
+            f"(now {settings.learning_rate}), or train with precision float32."
+        )
+    return number
+
+
+def _read_checkpoint(path: Path, key: str) -> dict | None:
+    """The checkpoint of an interrupted run of the same key; None if there is none that can be used."""
+    if not path.is_file():
+        return None
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    return saved if saved["key"] == key else None
+
+
+def feature_batches(features: np.ndarray, batch: int, device: torch.device) -> Batches:
+    """Batches of cached features or activations, (B, …) float32; the table lies on the device as a whole."""
+    table = torch.from_numpy(features).to(device)
+
+    def batches(rows: np.ndarray, epoch: int) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
+        for start in range(0, rows.size, batch):
+            chosen = rows[start : start + batch]
+            inputs = table[torch.from_numpy(chosen).to(device)].float()
+            yield inputs.contiguous(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs, chosen
+
+    return batches

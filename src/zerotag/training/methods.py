@@ -1,0 +1,233 @@
+"""The methods: how principal vectors are scored and trained. One row each.
+
+Formulas are those of Ben-Cohen et al., "Semantic Diversity Learning for Zero-Shot Multi-label
+Classification" (ICCV 2021), and of Zhang, Gong and Shah, "Fast Zero-Shot Image Tagging" (CVPR 2016). `sdl_plus` is
+our own: one vector a photo, in the space of lifted words, learnt by cross-entropy.
+"""
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from zerotag.errors import ZerotagError
+from zerotag.settings import from_params
+
+
+@dataclass(frozen=True)
+class Method:
+    """Attributes:
+    principal_vectors: M, the rows of a photo's matrix.
+    regularisation: lambda, the weight of the rows' variance against ranking, in [0, 1].
+    diversity_weight: weigh a photo by the variance of its tags' word vectors.
+    per_negative: divide the ranking loss by the number of negatives as well.
+    cross_entropy: of each tag by itself, instead of ranking tags of a photo: photos' scores of a tag then compare.
+    sharpness: of the lift of the word vectors (`zerotag.words.lift`), one or several; none leaves them as they are.
+    standardise: the head takes the features' square roots, standardised.
+    prior: the head has a bias, which begins with how frequent each tag is.
+    head_decay: weight decay of the head's matrix; None: as for the rest of the network.
+    """
+
+    principal_vectors: int = 7
+    regularisation: float = 0.3
+    diversity_weight: bool = True
+    per_negative: bool = False
+    cross_entropy: bool = False
+    sharpness: tuple[float, ...] = ()
+    standardise: bool = False
+    prior: bool = False
+    head_decay: float | None = None
+
+
+METHODS: dict[str, Method] = {
+    "sdl_plus": Method(
+        principal_vectors=1,
+        regularisation=0.0,
+        diversity_weight=False,
+        cross_entropy=True,
+        sharpness=(2.0, 4.0, 8.0),
+        standardise=True,
+        prior=True,
+        head_decay=0.1,
+    ),
+    "sdl": Method(),
+    "fast0tag": Method(principal_vectors=1, regularisation=0.0, diversity_weight=False, per_negative=True),
+}
+
+
+def method(name: str, changes: dict[str, object] | None = None) -> Method:
+    """A method of the registry, with some of its parameters changed.
+
+    Raises:
+        ZerotagError: an unknown name or parameter, or a value out of range.
+    """
+    if name not in METHODS:
+        raise ZerotagError(f"params.yaml: method {name!r} is unknown; there are {', '.join(METHODS)}.")
+    chosen = from_params(Method, {**asdict(METHODS[name]), **(changes or {})}, f"method.{name}")
+    if chosen.principal_vectors < 1:
+        raise ZerotagError(f"params.yaml: method.{name}.principal_vectors must be 1 or more.")
+    if not 0 <= chosen.regularisation <= 1:
+        raise ZerotagError(f"params.yaml: method.{name}.regularisation must lie in [0, 1].")
+    return chosen
+
+
+class Head(nn.Module):
+    """Features to principal vectors, a linear map: (B, F) -> (B, M, d).
+
+    Args:
+        features: F.
+        method: M, and what the map begins with.
+        dimensions: d.
+    """
+
+    mean: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, features: int, method: Method, dimensions: int):
+        super().__init__()
+        self.principal_vectors = method.principal_vectors
+        self.standardise = method.standardise
+        self.linear = nn.Linear(features, method.principal_vectors * dimensions, bias=method.prior)
+        if self.standardise:
+            self.register_buffer("mean", torch.zeros(features))
+            self.register_buffer("scale", torch.ones(()))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(B, F) -> (B, M, d)."""
+        if self.standardise:
+            features = (_root(features) - self.mean) / self.scale
+        return self.linear(features).unflatten(-1, (self.principal_vectors, -1))
+
+
+def _root(features: torch.Tensor) -> torch.Tensor:
+    # The root of 0 has no gradient.
+    return (features.clamp(min=0) + 1e-6).sqrt()
+
+
+@torch.no_grad()
+def start_head(head: Head, features: torch.Tensor, frequency: torch.Tensor, vectors: torch.Tensor) -> None:
+    """Let a head that is standardised, or that has a bias, begin with what the training photos say.
+
+    The bias is the ridge solution of <bias, n_t> = log-odds of tag t less their mean, for all seen tags. A head
+    that has neither stays as it is.
+
+    Args:
+        head: is changed in place.
+        features: (N, F) of training photos, or of some of them.
+        frequency: (S,) share of the training photos that have each seen tag.
+        vectors: (S, d) unit vectors of the seen tags.
+    """
+    if head.standardise:
+        roots = _root(features)
+        head.mean.copy_(roots.mean(dim=0))
+        head.scale.copy_(roots.var(dim=0).mean().sqrt())
+    if head.linear.bias is not None:
+        head.linear.weight.zero_()
+        odds = log_odds(frequency)
+        ridge = vectors.T @ vectors + torch.eye(vectors.shape[1])
+        bias = torch.linalg.solve(ridge, vectors.T @ (odds - odds.mean()))
+        head.linear.bias.copy_(bias.repeat(head.principal_vectors))
+
+
+def log_odds(frequency: torch.Tensor) -> torch.Tensor:
+    """Of shares in [0, 1], none of them infinite."""
+    return frequency.clamp(1e-4, 1 - 1e-4).logit()
+
+
+def score(principal: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+    """Score of each tag: the largest dot product of its vector with a principal vector.
+
+    Args:
+        principal: (B, M, d).
+        vectors: (T, d) unit word vectors.
+
+    Returns:
+        (B, T).
+    """
+    return (principal @ vectors.T).amax(dim=1)
+
+
+def diversity_weight(labels: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+    """1 + the summed unbiased variance of the word vectors of a photo's tags; 1 for fewer than two tags.
+
+    Args:
+        labels: (B, T) bool.
+        vectors: (T, d).
+
+    Returns:
+        (B,).
+    """
+    photo, tag = labels.nonzero(as_tuple=True)
+    count = torch.bincount(photo, minlength=len(labels)).to(vectors.dtype)
+    nothing = vectors.new_zeros(len(labels), vectors.shape[1])
+    mean = nothing.index_add(0, photo, vectors[tag]) / count.clamp(min=1)[:, None]
+    # Two passes: the difference of two large sums would lose digits.
+    squares = (vectors[tag] - mean[photo]).square().sum(dim=1)
+    return 1 + squares.new_zeros(len(labels)).index_add(0, photo, squares) / (count - 1).clamp(min=1)
+
+
+def _softplus(x: torch.Tensor) -> torch.Tensor:
+    """log(1 + exp(x)), never overflowing; twice as fast as torch's on the CPU, whose log1p is slow."""
+    top = x.detach().clamp(min=0)  # cancels out, so it needs no gradient
+    return top + ((-top).exp() + (x - top).exp()).log()
+
+
+def ranking_loss(scores: torch.Tensor, labels: torch.Tensor, per_negative: bool) -> torch.Tensor:
+    """RankNet over all pairs of a positive and a negative tag, divided by the number of positives.
+
+    Every positive of the batch is one row of a (positives, T) matrix of differences, so there is no loop over
+    photos or tags and no padding.
+
+    Args:
+        scores: (B, T).
+        labels: (B, T) bool.
+        per_negative: divide by the number of negatives too.
+
+    Returns:
+        (B,); 0 for a photo without positives.
+    """
+    photo, tag = labels.nonzero(as_tuple=True)
+    # A positive minus a positive does not count: -inf has softplus 0 and gradient 0.
+    negatives = scores.masked_fill(labels, -torch.inf)
+    pairs = _softplus(negatives[photo] - scores[photo, tag][:, None]).sum(dim=1)
+    total = pairs.new_zeros(len(labels)).index_add(0, photo, pairs)
+    count = torch.bincount(photo, minlength=len(labels))
+    divisor = count * (labels.shape[1] - count) if per_negative else count
+    return total / divisor.clamp(min=1)
+
+
+def loss(
+    principal: torch.Tensor, labels: torch.Tensor, vectors: torch.Tensor, method: Method, offset: float = 0.0
+) -> torch.Tensor:
+    """Mean loss of a batch (SDL; Fast0Tag is its case M = 1, w = 1, lambda = 0).
+
+    2 ((1 - lambda) w L_rank + lambda L_reg), L_reg being the summed unbiased variance of the principal
+    vectors. With `method.cross_entropy`, L_rank is the binary cross-entropy of score + offset, summed over the tags.
+    A photo without a positive tag contributes nothing.
+
+    Args:
+        principal: (B, M, d).
+        labels: (B, T) bool, over the seen tags.
+        vectors: (T, d) unit vectors of the seen tags.
+        method: M, lambda and the switches.
+        offset: a tag's mean log-odds, so that scores, which rank, can be small; not needed to tag.
+
+    Returns:
+        A scalar.
+    """
+    # Half precision has neither the range nor the digits for sums over a thousand tags.
+    principal = principal.float()
+    scores = score(principal, vectors)
+    if method.cross_entropy:
+        rank = binary_cross_entropy_with_logits(scores + offset, labels.float(), reduction="none").sum(dim=1)
+    else:
+        rank = ranking_loss(scores, labels, method.per_negative)
+    if method.diversity_weight:
+        rank = diversity_weight(labels, vectors) * rank
+    total = (1 - method.regularisation) * rank
+    if method.regularisation and principal.shape[1] > 1:
+        # torch.var takes ten times as long over a dimension that is not the last.
+        squares = (principal - principal.mean(dim=1, keepdim=True)).square().sum(dim=(1, 2))
+        total = total + method.regularisation * squares / (principal.shape[1] - 1)
+    return 2 * (total * labels.any(dim=1)).mean()

@@ -1,0 +1,99 @@
+"""A trained model: its network, its vocabulary and how it was made, in one folder.
+
+::
+
+    model.pt         state dict of backbone and head
+    model.json       backbone, method and its parameters, input size, data, hardware, time
+    vocabulary.csv   tag, split (seen or unseen)
+    vectors.npy      (T, d) float32 unit vectors of the vocabulary, which tags are scored by
+    lift.npz         the word vectors that they were lifted from, where they were
+    curve.csv        epoch, loss, learning_rate
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from zerotag.errors import ZerotagError
+from zerotag.files import write_aside
+from zerotag.training.backbones import build_backbone
+from zerotag.training.methods import Head, Method
+from zerotag.words.vocabulary import Vocabulary
+
+
+class Network(nn.Module):
+    """Photos to principal vectors: (B, 3, S, S) in [0, 1] -> (B, M, d).
+
+    Its backbone may be the last part of one: then activations take the place of photos.
+    """
+
+    def __init__(self, backbone: nn.Module, head: Head):
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, photos: torch.Tensor) -> torch.Tensor:
+        """(B, 3, S, S) in [0, 1] -> (B, M, d)."""
+        return self.head(self.backbone(photos))
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained network with what is needed to use it.
+
+    Attributes:
+        network: in evaluation mode, on the CPU.
+        vocabulary: tags, vectors, seen or unseen.
+        info: the content of model.json.
+    """
+
+    network: Network
+    vocabulary: Vocabulary
+    info: dict[str, Any]
+
+
+def save_model(
+    folder: Path,
+    network: Network,
+    vocabulary: Vocabulary,
+    method: Method,
+    info: dict[str, Any],
+    curve: pd.DataFrame,
+) -> None:
+    """Write a model's folder, aside and then renamed."""
+    with write_aside(folder) as draft:
+        draft.mkdir()
+        torch.save(network.state_dict(), draft / "model.pt")
+        content = {**info, "parameters": asdict(method), "features": network.backbone.features}
+        (draft / "model.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        vocabulary.write(draft)
+        curve.to_csv(draft / "curve.csv", index=False)
+
+
+def load_model(folder: Path) -> Model:
+    """Read a model's folder.
+
+    Raises:
+        ZerotagError: the folder is no model, or its files do not fit together.
+    """
+    if not (folder / "model.json").is_file():
+        raise ZerotagError(f"{folder}: no trained model here (model.json is missing). Run `dvc repro` first.")
+    info = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    vocabulary = Vocabulary.read(folder, folder / "vocabulary.csv")
+    method = Method(**info["parameters"])
+    backbone = build_backbone(info["backbone"], "none")
+    # The input's scale came with the weights; it is part of the model.
+    backbone.mean.copy_(torch.tensor(info["mean"]).view(-1, 1, 1))
+    backbone.std.copy_(torch.tensor(info["std"]).view(-1, 1, 1))
+    head = Head(backbone.features, method, vocabulary.vectors.shape[1])
+    network = Network(backbone, head).eval()
+    try:
+        network.load_state_dict(torch.load(folder / "model.pt", map_location="cpu", weights_only=True))
+    except (RuntimeError, OSError, EOFError) as error:
+        raise ZerotagError(f"{folder / 'model.pt'}: does not fit {folder / 'model.json'}: {error}") from error
+    return Model(network, vocabulary, info)

