@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import yaml
-from benchmarks.corel5k.__main__ import TEST, divided, write_table
 from benchmarks.corel5k.figures import FIGURES, Result, differences, judge
 from benchmarks.corel5k.folds import PARTS, fold_of
+from benchmarks.corel5k.protocol import TEST, divided, write_table
 from benchmarks.corel5k.tables import SECTIONS, TABLES, Row, changed_params
 from conftest import PROJECT
 

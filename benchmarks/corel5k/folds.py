@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
-from benchmarks.corel5k.__main__ import PROJECT, UNSEEN, divided, frozen_data, write_table
 from benchmarks.corel5k.figures import Result, judge, measured, plot, table, write_page
+from benchmarks.corel5k.protocol import PROJECT, UNSEEN, divided, frozen_data, write_table
 from benchmarks.corel5k.tables import SECTIONS, Row, changed_params
 from joblib import Memory, Parallel, delayed
 from tqdm import tqdm

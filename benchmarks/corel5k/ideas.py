@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 import torch
-from benchmarks.corel5k.__main__ import PROJECT, divided, frozen_data, write_table
 from benchmarks.corel5k.figures import Result, judge, measured, table, write_page
+from benchmarks.corel5k.protocol import PROJECT, divided, frozen_data, write_table
 from benchmarks.corel5k.tables import MINILM, Row
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
