@@ -124,8 +124,8 @@ def parameters(official: Path, train: int, photos: int) -> dict:
     params["weights"][BACKBONE] = "none"
     params["features"] = {"size": 32, "batch": 256}
     params["method"][METHOD] = {"principal_vectors": 7}
-    params["train"]["frozen"]["epochs"] = 1
-    params["train"]["frozen"]["batch"] = 256
+    params["train"]["linear_probe"]["epochs"] = 1
+    params["train"]["linear_probe"]["batch"] = 256
     return params
 
 

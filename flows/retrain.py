@@ -16,7 +16,7 @@ from flows.train import train_models
 from zerotag.data.dataset import Dataset
 from zerotag.evaluation.comparison import Comparison, compare
 from zerotag.files import hold
-from zerotag.registry.champion import Champion, crown, keep, read_champion
+from zerotag.registry.champion import Champion, keep, promote, read_champion
 from zerotag.registry.choice import best_model
 from zerotag.registry.drift import profile
 from zerotag.registry.reasons import RetrainSettings, age_or_drift
@@ -56,14 +56,14 @@ def judge(champion: Champion, backbone: str, method: str, settings: RetrainSetti
 
 
 @task(task_run_name="promote {backbone} {method}", tags=["zerotag"])
-def promote(backbone: str, method: str, reason: str) -> Champion:
+def promote_challenger(backbone: str, method: str, reason: str) -> Champion:
     """Package the model, keep it with DVC, and make it the champion: the last step, and one rename."""
     repro("package")
     metrics = json.loads(Path(f"evaluation/{backbone}/{method}/metrics.json").read_text(encoding="utf-8"))
     trained_on = profile(Dataset.read(Path("prepared")))
     record = keep(Path(f"models/{backbone}/{method}"), Path("served"), trained_on, metrics, git_revision(), reason)
     add(record.folder())
-    crown(record)
+    promote(record)
     return record
 
 
@@ -100,7 +100,7 @@ def _retrain(force: bool) -> State:
         better, why = judge(champion, backbone, method, settings).verdict(settings.margin, settings.zsl_tolerance)
     outcome = f"{backbone} {method} is promoted" if better else "the champion stays"
     if better:
-        promote(backbone, method, f"{'; '.join(reasons)}. {why}")
+        promote_challenger(backbone, method, f"{'; '.join(reasons)}. {why}")
     lines: list[Any] = [f"# {outcome}", "", f"{backbone} {method}: {why}.", "", *(f"- {reason}" for reason in reasons)]
     create_markdown_artifact("\n".join(lines), key="retrain")
     return Completed(name="Promoted" if better else "Kept", message=f"{outcome}: {why}")

@@ -10,7 +10,7 @@ from zerotag.data.dataset import Dataset
 from zerotag.errors import plain_exit
 from zerotag.evaluation.calibration import Calibration
 from zerotag.evaluation.evaluate import principal_vectors, score_matrix
-from zerotag.evaluation.held_out import SCORED_PHOTOS, calibrate_end_to_end, calibrate_frozen, judge_calibration
+from zerotag.evaluation.held_out import SCORED_PHOTOS, calibrate_fine_tuned, calibrate_linear_probe, judge_calibration
 from zerotag.files import write_aside
 from zerotag.registry.choice import best_model
 from zerotag.settings import from_params, read_params
@@ -25,12 +25,12 @@ def main() -> None:
     dataset = Dataset.read(Path("prepared"))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batch, seed = params["features"]["batch"], params["seed"]
-    features = np.load(f"features/{backbone}.npy") if model.info["mode"] == "frozen" else None
+    features = np.load(f"features/{backbone}.npy") if model.info["mode"] == "linear_probe" else None
     if features is not None:
-        settings = from_params(TrainSettings, {**params["train"]["frozen"], "seed": seed}, "train.frozen")
-        fitted, how = calibrate_frozen(model, dataset, features, settings, device)
+        settings = from_params(TrainSettings, {**params["train"]["linear_probe"], "seed": seed}, "train.linear_probe")
+        fitted, how = calibrate_linear_probe(model, dataset, features, settings, device)
     else:
-        fitted, how = calibrate_end_to_end(model, dataset, batch, seed, device)
+        fitted, how = calibrate_fine_tuned(model, dataset, batch, seed, device)
 
     judging = dataset.test[:: max(1, dataset.test.size // SCORED_PHOTOS)]
     principal = principal_vectors(model, dataset, judging, device, batch, features)

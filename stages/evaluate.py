@@ -20,8 +20,7 @@ def main(backbone: str, method: str) -> None:
     dataset = Dataset.read(Path("prepared"))
     model = load_model(Path(f"models/{backbone}/{method}"))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    frozen = model.info["mode"] == "frozen"
-    features = np.load(f"features/{backbone}.npy") if frozen else None
+    features = np.load(f"features/{backbone}.npy") if model.info["mode"] == "linear_probe" else None
     principal = principal_vectors(model, dataset, dataset.test, device, params["features"]["batch"], features)
     judged = evaluate(
         principal,

@@ -1,7 +1,7 @@
-"""What a frozen backbone makes of all photos: features.py BACKBONE.
+"""Cache features of all photos: features.py BACKBONE.
 
-train.mode = frozen: its features. partial: the activations before the first layer that learns. end_to_end: there is
-nothing to cache, and the stage leaves an empty table.
+train.mode = linear_probe caches the backbone's features, partial_fine_tuning the input of the first trained layer.
+full_fine_tuning caches nothing: the stage writes an empty array.
 """
 
 import sys
@@ -24,8 +24,8 @@ with plain_exit():
     params = read_params()
     file = Path(f"features/{name}.npy")
     mode = params["train"]["mode"]
-    layer = first_trained_layer(mode, params["train"]["trained_from"], name)
-    if mode == "end_to_end":
+    layer = first_trained_layer(mode, params["train"]["first_trained_layer"], name)
+    if mode == "full_fine_tuning":
         with write_aside(file) as draft, draft.open("wb") as out:
             np.save(out, np.zeros((0, 0), dtype=np.float32))
         raise SystemExit

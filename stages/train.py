@@ -17,24 +17,24 @@ from zerotag.training.backbones import build_backbone
 from zerotag.training.loop import Batches, TrainSettings, feature_batches, join_processes, tag_frequency, train
 from zerotag.training.methods import Head, method, start_head
 from zerotag.training.model import Network, save_model
-from zerotag.training.modes import end_to_end, first_trained_layer, frozen, partial
+from zerotag.training.modes import first_trained_layer, full_fine_tuning, linear_probe, partial_fine_tuning
 from zerotag.words.vocabulary import Vocabulary
 
 # The features of so many photos tell a head their mean and spread.
-START_PHOTOS = {"frozen": 10_000, "partial": 10_000, "end_to_end": 1_000}
+START_PHOTOS = {"linear_probe": 10_000, "partial_fine_tuning": 10_000, "full_fine_tuning": 1_000}
 
 
 def main(backbone_name: str, method_name: str) -> None:
     params = read_params()
     mode, seed = params["train"]["mode"], params["seed"]
-    layer = first_trained_layer(mode, params["train"]["trained_from"], backbone_name)
+    layer = first_trained_layer(mode, params["train"]["first_trained_layer"], backbone_name)
     settings = from_params(TrainSettings, {**params["train"][mode], "seed": seed}, f"train.{mode}")
     chosen = method(method_name, params["method"].get(method_name))
     dataset = Dataset.read(Path("prepared"))
     vocabulary = Vocabulary.read(Path("words"), Path("split.csv")).lifted(chosen.sharpness)
     process, device = join_processes()
     weights = params["weights"].get(backbone_name, params["weights"]["other"])
-    size = settings.pixels if mode == "end_to_end" else params["features"]["pixels"]
+    size = settings.pixels if mode == "full_fine_tuning" else params["features"]["pixels"]
 
     torch.manual_seed(seed)
     backbone = build_backbone(backbone_name, weights)
@@ -42,12 +42,12 @@ def main(backbone_name: str, method_name: str) -> None:
     head = Head(backbone.features, chosen, vocabulary.vectors.shape[1])
     network = Network(backbone, head)
     share = process.share(settings.batch)
-    if mode == "end_to_end":
-        how = end_to_end(network, dataset, settings, share, device)
-    elif mode == "partial":
-        how = partial(backbone, head, layer, np.load(f"features/{backbone_name}.npy"), share, device)
+    if mode == "full_fine_tuning":
+        how = full_fine_tuning(network, dataset, settings, share, device)
+    elif mode == "partial_fine_tuning":
+        how = partial_fine_tuning(backbone, head, layer, np.load(f"features/{backbone_name}.npy"), share, device)
     else:
-        how = frozen(head, np.load(f"features/{backbone_name}.npy"), share, device)
+        how = linear_probe(head, np.load(f"features/{backbone_name}.npy"), share, device)
     seen = [tag for tag, is_seen in zip(vocabulary.tags, vocabulary.seen, strict=True) if is_seen]
     labels = dataset.labels[:, dataset.columns(seen)].tocsr()
     vectors = vocabulary.vectors[vocabulary.seen]
@@ -70,7 +70,7 @@ def main(backbone_name: str, method_name: str) -> None:
     if settings.head_first:
         features = np.zeros((len(dataset.photos), backbone.features), dtype=np.float32)
         features[few] = known
-        alone = from_params(TrainSettings, {**params["train"]["frozen"], "seed": seed}, "train.frozen")
+        alone = from_params(TrainSettings, {**params["train"]["linear_probe"], "seed": seed}, "train.linear_probe")
         learn(head, feature_batches(features, process.share(alone.batch), device), alone, head_checkpoint)
     curve = learn(how.trained, how.batches, settings, checkpoint)
     if not process.first:
@@ -81,7 +81,7 @@ def main(backbone_name: str, method_name: str) -> None:
         "method": method_name,
         "weights": weights,
         "mode": mode,
-        "trained_from": layer,
+        "first_trained_layer": layer,
         "size": size,
         "mean": backbone.mean.flatten().tolist(),
         "std": backbone.std.flatten().tolist(),

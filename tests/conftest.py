@@ -56,7 +56,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     info = {
         "backbone": "test_efficientnet",
         "method": "sdl",
-        "mode": "frozen",
+        "mode": "linear_probe",
         "size": 64,
         "mean": backbone.mean.flatten().tolist(),
         "std": backbone.std.flatten().tolist(),

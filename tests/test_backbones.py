@@ -202,7 +202,13 @@ def test_the_parts_of_a_cut_backbone_are_the_whole(name: str, layer: str) -> Non
 
 @pytest.mark.parametrize("layer", ["", "layer9", "layer4.0.conv2"])  # a shortcut goes past the last one
 def test_where_a_backbone_cannot_be_cut(layer: str) -> None:
-    fails(lambda: cut(build_backbone("test_resnet"), layer), "train.trained_from", repr(layer), "layer4", "end_to_end")
+    fails(
+        lambda: cut(build_backbone("test_resnet"), layer),
+        "train.first_trained_layer",
+        repr(layer),
+        "layer4",
+        "full_fine_tuning",
+    )
 
 
 @pytest.mark.parametrize("name", ["vgg19", "resnet50", "tresnet_m"])

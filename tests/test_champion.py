@@ -16,7 +16,7 @@ from zerotag.cli import app
 from zerotag.data.dataset import Dataset
 from zerotag.errors import ZerotagError
 from zerotag.evaluation.comparison import Comparison, Difference, compare
-from zerotag.registry.champion import champion_package, crown, keep, read_champion, roll_back
+from zerotag.registry.champion import champion_package, keep, promote, read_champion, roll_back
 from zerotag.registry.drift import ENOUGH, Profile, drift_reasons, photo_drift, profile, request_profile, tag_drift
 from zerotag.registry.reasons import RetrainSettings, age_or_drift
 from zerotag.training.methods import Head, Method
@@ -42,11 +42,11 @@ def test_a_record_changes_whole_and_back(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     assert read_champion() is None and champion_package() == Path("served")
     first = keep(*candidate(tmp_path, "one"), EMPTY, {"gzsl": {"map": 1.0}}, "abc", "first")
-    assert read_champion() is None  # kept is not crowned
-    crown(first)
+    assert read_champion() is None  # kept is not promoted
+    promote(first)
     assert read_champion() == first and first.data == "data-one" and first.previous == ""
     second = keep(*candidate(tmp_path, "two"), EMPTY, {}, "abc", "better")
-    crown(second)
+    promote(second)
     assert read_champion() == second and second.previous == first.id
     assert json.loads((champion_package() / "tagger.json").read_text())["version"] == "two"
 
@@ -65,7 +65,7 @@ def test_a_damaged_record_is_named(tmp_path: Path) -> None:
     with pytest.raises(ZerotagError, match=r"champion\.json: is no champion's record"):
         read_champion(tmp_path)
     record = keep(*candidate(tmp_path, "one"), EMPTY, {}, "", "", tmp_path / "elsewhere")
-    crown(record, tmp_path)
+    promote(record, tmp_path)
     with pytest.raises(ZerotagError, match=r"are missing.*dvc pull champions/"):
         read_champion(tmp_path)
 
@@ -117,7 +117,7 @@ def test_compare_over_common_tags(tmp_path: Path) -> None:
         network = Network(backbone, Head(backbone.features, Method(2), 8)).eval()
         vectors = np.random.default_rng(0).standard_normal((len(order), 8)).astype(np.float32)
         vocabulary = Vocabulary(order, vectors, np.array([tag in seen for tag in order]))
-        return Model(network, vocabulary, {"size": 32, "mode": "frozen"})
+        return Model(network, vocabulary, {"size": 32, "mode": "linear_probe"})
 
     same = model(0, tags, {"sky", "sea"})
     equal = compare(same, same, dataset, repeats=20)

@@ -97,7 +97,7 @@ def small(params: dict[str, Any]) -> None:
     params["backbones"], params["methods"] = list(BACKBONES), ["sdl"]
     params["weights"]["other"] = "none"
     params["features"] = {"pixels": 64, "batch": 32}
-    params["train"]["frozen"].update(epochs=2, learning_rate=1e-9)
+    params["train"]["linear_probe"].update(epochs=2, learning_rate=1e-9)
     params["package"]["words"] = 1000
     params["export"].update(compare=[], check_photos=2, judge_photos=8)
     params["evaluate"]["examples"] = params["report"]["examples"] = 2
@@ -287,7 +287,7 @@ def test_retrain_the_first_champion_then_no_reason(prefect: Prefect) -> None:
 
 def test_retrain_promotes_a_better_challenger_and_rolls_back(prefect: Prefect) -> None:
     before = prefect.champion()
-    prefect.change(lambda params: params["train"]["frozen"].update(epochs=8, learning_rate=1e-3))
+    prefect.change(lambda params: params["train"]["linear_probe"].update(epochs=8, learning_rate=1e-3))
     prefect.change(lambda params: params.update(backbones=["tf_efficientnet_lite0"]))
     run, output = prefect.run("retrain")
     assert run["state_name"] == "Promoted", output
@@ -309,7 +309,7 @@ def test_changed_data_are_a_reason_but_a_worse_challenger_does_not_take_over(pre
     served = prefect.project / "served" / "tagger.json"
     packaged = served.read_bytes()
     prefect.change(lambda params: params["sources"]["scenes"].update(seed=5))
-    prefect.change(lambda params: params["train"]["frozen"].update(learning_rate=1e-8))
+    prefect.change(lambda params: params["train"]["linear_probe"].update(learning_rate=1e-8))
     run, output = prefect.run("retrain")
     assert "reason: changed: download: changed deps: params.yaml: sources.scenes modified" in output
     assert run["state_name"] == "Kept" and "the champion stays" in run["state"]["message"], output
@@ -337,7 +337,7 @@ def test_evaluate_the_champion_and_other_models(prefect: Prefect) -> None:
 
 def test_killed_in_the_middle_the_next_one_goes_on(prefect: Prefect) -> None:
     before = prefect.champion()
-    prefect.change(lambda params: params["train"]["frozen"].update(epochs=3000, learning_rate=1e-4))
+    prefect.change(lambda params: params["train"]["linear_probe"].update(epochs=3000, learning_rate=1e-4))
     prefect.change(lambda params: params.update(backbones=["test_efficientnet"]))
     first = prefect.start("retrain")
     checkpoint = prefect.project / "work" / "checkpoints" / "test_efficientnet-sdl.pt"

@@ -291,6 +291,6 @@ def test_what_the_data_consist_of(source: Source, tmp_path: Path) -> None:
     train = int(source.train.sum())
     assert f"train: {train:,} photos, 1 of them not usable" in said
     assert "tags: 2, of them 1 ground-truth concepts" in said
-    assert "duplicates: 1 photos have the content of an earlier one; 1 contents are in both halves" in said
+    assert "duplicates: 1 photos duplicate an earlier one; 1 distinct ones occur in both train and test" in said
     counts = np.asarray(source.labels[source.train].sum(axis=0)).ravel()
     assert f"positives per tag: {counts.min()} to {counts.max()}" in said

@@ -42,8 +42,8 @@ def test_the_papers_setting(project: Path) -> None:
     params = yaml.safe_load(after)
     assert params["backbones"] == ["vgg19", "resnet50", "tresnet_m"] and params["methods"] == ["sdl", "fast0tag"]
     assert method("sdl", params["method"]["sdl"]).principal_vectors == 7
-    settings = from_params(TrainSettings, params["train"]["end_to_end"], "train.end_to_end")
-    assert (params["train"]["mode"], settings.pixels, settings.learning_rate) == ("end_to_end", 224, 2.5e-5)
+    settings = from_params(TrainSettings, params["train"]["full_fine_tuning"], "train.full_fine_tuning")
+    assert (params["train"]["mode"], settings.pixels, settings.learning_rate) == ("full_fine_tuning", 224, 2.5e-5)
     assert settings == replace(settings, head_learning_rate=None, head_first=False, batch_statistics=True)
     assert from_params(ValidationSettings, params["validate"], "validate").max_problem_share == 0.3
     source = from_params(NusWideSettings, params["sources"]["nus-wide"], "sources.nus-wide")
@@ -80,11 +80,11 @@ def test_a_clips_two_towers(project: Path) -> None:
 def test_profiles_that_are_wrong(project: Path) -> None:
     with pytest.raises(ZerotagError, match=r"profiles/other.yaml: no such profile; there are: .*paper"):
         apply_profile("other")
-    (project / "profiles" / "bad.yaml").write_text("train: {frozen: {epoch: 3}}\n")
+    (project / "profiles" / "bad.yaml").write_text("train: {linear_probe: {epoch: 3}}\n")
     before = (project / "params.yaml").read_bytes()
-    with pytest.raises(ZerotagError, match=r"bad\.yaml: train\.frozen\.epoch is not a parameter"):
+    with pytest.raises(ZerotagError, match=r"bad\.yaml: train\.linear_probe\.epoch is not a parameter"):
         apply_profile("bad")
-    (project / "profiles" / "bad.yaml").write_text("train: {frozen: [\n")
+    (project / "profiles" / "bad.yaml").write_text("train: {linear_probe: [\n")
     with pytest.raises(ZerotagError, match=r"bad\.yaml or params\.yaml: not YAML"):
         apply_profile("bad")
     assert (project / "params.yaml").read_bytes() == before

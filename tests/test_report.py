@@ -57,7 +57,7 @@ def make_run(folder: Path, method: str, gzsl: float, source: str = "csv", backbo
         each.mkdir(parents=True)
     data = {"source": source, "train_photos": 6, "test_photos": 6, "seen": 3, "unseen": 1}
     info = {
-        "backbone": backbone, "method": method, "weights": "none", "mode": "frozen", "size": 64, "lambda": 0.3,
+        "backbone": backbone, "method": method, "weights": "none", "mode": "linear_probe", "size": 64, "lambda": 0.3,
         "principal_vectors": 7, "seconds": 1.5, "hardware": "2 CPU threads", "date": "2026-01-02T03:04:05+00:00",
         "data": {**data, "words": "file:x", "dimensions": 4},
     }  # fmt: skip

@@ -35,7 +35,7 @@ def small(params: dict[str, Any]) -> None:
     params["backbones"], params["methods"] = [BACKBONE], ["sdl_plus"]
     params["weights"]["other"] = "none"
     params["features"] = {"pixels": 32, "batch": 4}
-    params["train"]["frozen"].update(epochs=1, batch=4)
+    params["train"]["linear_probe"].update(epochs=1, batch=4)
     params["evaluate"]["examples"] = params["report"]["examples"] = 2
 
 

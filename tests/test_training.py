@@ -364,8 +364,8 @@ def prepared_project(folder: Path, photos: int, side: int = 72) -> dict[str, Any
     params["weights"]["other"] = "none"
     params["features"] = {"pixels": 64, "batch": 4}
     params["method"]["sdl"] = {"principal_vectors": 2}
-    params["train"]["mode"] = "end_to_end"
-    params["train"]["end_to_end"].update(epochs=1, batch=4, pixels=64, learning_rate=0.001)
+    params["train"]["mode"] = "full_fine_tuning"
+    params["train"]["full_fine_tuning"].update(epochs=1, batch=4, pixels=64, learning_rate=0.001)
     return params
 
 
@@ -384,7 +384,7 @@ def write_params(folder: Path, params: dict[str, Any]) -> None:
 
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     params = prepared_project(tmp_path, 24)
-    params["train"]["end_to_end"].update(epochs=5, moving_average=0.9)
+    params["train"]["full_fine_tuning"].update(epochs=5, moving_average=0.9)
     write_params(tmp_path, params)
     monkeypatch.chdir(tmp_path)
     model = Path("models/test_resnet/sdl/model.pt")
@@ -456,14 +456,14 @@ def test_cutout_is_a_square_of_half_the_side() -> None:
     ("backbone", "method"),
     [("vgg19", "sdl"), ("resnet50", "sdl"), ("tresnet_m", "sdl"), ("test_resnet", "sdl_plus")],
 )
-def test_end_to_end(backbone: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_fine_tuning(backbone: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_params(tmp_path, prepared_project(tmp_path, 8))
     monkeypatch.chdir(tmp_path)
     stage("train").main(backbone, method)
     stage("evaluate").main(backbone, method)
     folder = Path(f"models/{backbone}/{method}")
     info = json.loads((folder / "model.json").read_text())
-    assert (info["backbone"], info["mode"], info["size"], info["weights"]) == (backbone, "end_to_end", 64, "none")
+    assert (info["backbone"], info["mode"], info["size"], info["weights"]) == (backbone, "full_fine_tuning", 64, "none")
     assert np.isfinite(pd.read_csv(folder / "curve.csv")["loss"]).all()
     assert all(bool(tensor.isfinite().all()) for tensor in torch.load(folder / "model.pt", weights_only=True).values())
     metrics = json.loads(Path(f"evaluation/{backbone}/{method}/metrics.json").read_text())
@@ -473,10 +473,10 @@ def test_end_to_end(backbone: str, method: str, tmp_path: Path, monkeypatch: pyt
     (folder / "model.pt").unlink()
 
 
-def test_frozen_mode_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_linear_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     params = prepared_project(tmp_path, 16)
-    params["train"]["mode"] = "frozen"
-    params["train"]["frozen"].update(epochs=2, batch=4)
+    params["train"]["mode"] = "linear_probe"
+    params["train"]["linear_probe"].update(epochs=2, batch=4)
     write_params(tmp_path, params)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["features.py", "test_resnet"])
@@ -492,13 +492,13 @@ def test_frozen_mode_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("method", list(METHODS))
-def test_partial_mode(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What lies before the layer stays to the bit, what comes after learns, and the whole network is what is judged."""
+def test_partial_fine_tuning(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers before the cut stay bit-identical, later ones are trained, and the whole network is evaluated."""
     params = prepared_project(tmp_path, 16)
-    params["train"]["mode"] = "partial"
-    params["train"]["trained_from"]["test_resnet"] = "layer3"
-    params["train"]["frozen"].update(epochs=1, batch=8)
-    params["train"]["partial"].update(epochs=2, batch=4, learning_rate=0.01)
+    params["train"]["mode"] = "partial_fine_tuning"
+    params["train"]["first_trained_layer"]["test_resnet"] = "layer3"
+    params["train"]["linear_probe"].update(epochs=1, batch=8)
+    params["train"]["partial_fine_tuning"].update(epochs=2, batch=4, learning_rate=0.01)
     write_params(tmp_path, params)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["features.py", "test_resnet"])
@@ -508,7 +508,7 @@ def test_partial_mode(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     stage("train").main("test_resnet", method)
     folder = Path(f"models/test_resnet/{method}")
     info = json.loads((folder / "model.json").read_text())
-    assert (info["mode"], info["trained_from"], info["size"]) == ("partial", "layer3", 64)
+    assert (info["mode"], info["first_trained_layer"], info["size"]) == ("partial_fine_tuning", "layer3", 64)
     assert len(pd.read_csv(folder / "curve.csv")) == 2
     torch.manual_seed(params["seed"])
     before = {f"backbone.{name}": each for name, each in build_backbone("test_resnet").state_dict().items()}
@@ -529,28 +529,29 @@ def test_partial_mode(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_head_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At a learning rate of nothing the model is the frozen one, and its head has learnt."""
+    """At a learning rate near zero the result is the linear probe's."""
     params = prepared_project(tmp_path, 16)
-    params["train"]["frozen"].update(epochs=2, batch=4, learning_rate=0.01)
+    params["train"]["linear_probe"].update(epochs=2, batch=4, learning_rate=0.01)
     nothing = {"learning_rate": 1e-12, "head_learning_rate": 1e-12, "head_first": True, "batch_statistics": False}
-    params["train"]["end_to_end"].update(nothing, epochs=1, weight_decay=0.0)
+    params["train"]["full_fine_tuning"].update(nothing, epochs=1, weight_decay=0.0)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["features.py", "test_resnet"])
     heads = {}
-    for mode in ("frozen", "end_to_end"):
+    for mode in ("linear_probe", "full_fine_tuning"):
         params["train"]["mode"] = mode
         write_params(tmp_path, params)
-        if mode == "frozen":
+        if mode == "linear_probe":
             stage("features")
         stage("train").main("test_resnet", "sdl")
         heads[mode] = torch.load("models/test_resnet/sdl/model.pt", weights_only=True)["head.linear.weight"]
-    torch.testing.assert_close(heads["end_to_end"], heads["frozen"], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(heads["full_fine_tuning"], heads["linear_probe"], atol=1e-5, rtol=1e-4)
 
 
 def test_a_mode_that_there_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     params = prepared_project(tmp_path, 8)
     monkeypatch.chdir(tmp_path)
-    for mode, message in (("half", "train.mode = 'half' is unknown"), ("partial", "trained_from names no layer of")):
+    unknown, no_layer = "train.mode = 'half' is unknown", "first_trained_layer names no layer of"
+    for mode, message in (("half", unknown), ("partial_fine_tuning", no_layer)):
         params["train"]["mode"] = mode
         write_params(tmp_path, params)
         with pytest.raises(ZerotagError, match=message):

@@ -23,7 +23,7 @@ TAGS = ["cat", "dog", "tree", "car", "boat", "sky"]
 SETTINGS = ValidationSettings(
     min_side=32,
     max_problem_share=0.0,
-    max_shared_content=0.0,
+    max_duplicates_across_split=0.0,
     tags_per_photo=(0, 4),
     min_tag_photos=2,
     max_tag_share=0.9,
@@ -125,32 +125,32 @@ def test_duplicate_id(dataset, vocabulary):
     assert result.failures[0].total == 2
 
 
-def test_id_in_both_halves(dataset, vocabulary):
-    assert failed(check(changed(dataset, id={9: "p0"}), vocabulary), "No photo's id is both") == ["p0"]
+def test_id_in_both_train_and_test(dataset, vocabulary):
+    assert failed(check(changed(dataset, id={9: "p0"}), vocabulary), "No photo id occurs in both") == ["p0"]
 
 
-def test_content_in_both_halves(dataset, vocabulary):
+def test_duplicates_across_the_split(dataset, vocabulary):
     result = check(changed(dataset, sha256={9: f"{2:064x}"}), vocabulary)
-    assert failed(result, "No photo's content is both") == ["p2", "p9"]
+    assert failed(result, "No photo has a duplicate across") == ["p2", "p9"]
     assert "p2 (photos/p9.jpg)" in result.failures[0].message
 
 
-def test_some_content_in_both_halves_is_let_pass(dataset, vocabulary):
+def test_some_duplicates_across_the_split_are_tolerated(dataset, vocabulary):
     bad = changed(dataset, sha256={9: f"{2:064x}"})
     allowed = 2 / len(dataset.photos)
-    result = check(bad, vocabulary, replace(SETTINGS, max_shared_content=allowed))
-    assert warned(result, "No photo's content is both") == ["p2", "p9"]
-    result = check(bad, vocabulary, replace(SETTINGS, max_shared_content=allowed / 2))
-    assert failed(result, "is both in the training") == ["p2", "p9"]
+    result = check(bad, vocabulary, replace(SETTINGS, max_duplicates_across_split=allowed))
+    assert warned(result, "No photo has a duplicate across") == ["p2", "p9"]
+    result = check(bad, vocabulary, replace(SETTINGS, max_duplicates_across_split=allowed / 2))
+    assert failed(result, "has a duplicate across the train/test split") == ["p2", "p9"]
 
 
-def test_same_content_twice_in_one_half_is_a_warning(dataset, vocabulary):
+def test_a_duplicate_within_train_is_a_warning(dataset, vocabulary):
     result = check(changed(dataset, sha256={4: f"{2:064x}"}), vocabulary)
-    assert warned(result, "comes twice in one half") == ["p4"]
+    assert warned(result, "has a duplicate within train or test") == ["p4"]
 
 
 @pytest.mark.parametrize(("train", "missing"), [(True, "missing: test"), (False, "missing: train")])
-def test_empty_half(dataset, vocabulary, train, missing):
+def test_empty_split(dataset, vocabulary, train, missing):
     result = check(changed(dataset, train=dict.fromkeys(range(12), train)), vocabulary)
     assert failed(result, "a training photo and a test photo") == []
     assert any(missing in failure.message for failure in result.failures)

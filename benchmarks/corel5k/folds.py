@@ -96,7 +96,7 @@ def cached_fit(data: Data, key: str, params: dict[str, Any], row: Row, fold: int
     torch.set_num_threads(1)
     changed = changed_params(params, row)
     chosen = method(row.method, changed["method"].get(row.method))
-    settings = from_params(TrainSettings, {**changed["train"]["frozen"], "seed": 0}, "train.frozen")
+    settings = from_params(TrainSettings, {**changed["train"]["linear_probe"], "seed": 0}, "train.linear_probe")
     cached = Memory(WORK / "heads", verbose=0).cache(fit, ignore=["data"])
     with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):  # single heads' progress bars
         return cached(data, key, chosen, settings, fold)

@@ -75,7 +75,8 @@ def reproduce(place: Path, table: Path, row: Row, split: int, training_seed: int
     params["sources"]["csv"] = {"table": str(table), "photos": str(table.parent)}  # the table has whole paths
     params["split"] = {"kind": "random", "unseen": UNSEEN, "seed": split}
     params["seed"] = training_seed
-    params["validate"] |= {"max_problem_share": 0.02, "max_shared_content": 0.02}  # public sets have a few of both
+    # Public data sets have a few broken photos and a few duplicates.
+    params["validate"] |= {"max_problem_share": 0.02, "max_duplicates_across_split": 0.02}
     params["methods"] = [row.method]
     [backbone] = params["backbones"]
     workspace(place, params)
@@ -103,7 +104,7 @@ def run(place: Path, table: Path, row: Row, split: int, training_seed: int) -> t
     backbone = reproduce(place, table, row, split, training_seed, "train@{backbone}-{method}")
     model = load_model(place / "models" / backbone / row.method)
     dataset, vocabulary = Dataset.read(place / "prepared"), model.vocabulary
-    features = np.load(place / "features" / f"{backbone}.npy") if model.info["mode"] == "frozen" else None
+    features = np.load(place / "features" / f"{backbone}.npy") if model.info["mode"] == "linear_probe" else None
     principal = principal_vectors(model, dataset, dataset.test, torch.device("cpu"), 64, features)
     labels = dataset.labels[dataset.test][:, dataset.columns(vocabulary.tags)].tocsr()
     scores = score_matrix(principal, vocabulary.vectors)

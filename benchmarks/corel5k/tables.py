@@ -63,8 +63,8 @@ SDL = {
 
 
 def plus(settings: dict[str, Any]) -> Row:
-    """sdl_plus with settings of `train.frozen`."""
-    return Row("sdl_plus", {f"train.frozen.{name}": value for name, value in settings.items()}, "sdl_plus")
+    """sdl_plus with settings of `train.linear_probe`."""
+    return Row("sdl_plus", {f"train.linear_probe.{name}": value for name, value in settings.items()}, "sdl_plus")
 
 
 SDL_PLUS = {
@@ -94,9 +94,9 @@ SDL_PLUS = {
 
 
 def attempt(rows: int, weight: float, settings: dict[str, Any], **head: Any) -> dict[str, Row]:
-    """SDL of M rows and a lambda, and Fast0Tag under the same settings of `train.frozen` and of the head."""
+    """SDL of M rows and a lambda, and Fast0Tag under the same settings of `train.linear_probe` and of the head."""
     name = "".join(f", {key.replace('_', ' ')} {value}" for key, value in {**settings, **head}.items())
-    train = {f"train.frozen.{key}": value for key, value in settings.items()}
+    train = {f"train.linear_probe.{key}": value for key, value in settings.items()}
     sdl = {"principal_vectors": rows, "regularisation": weight, **head}
     return {
         f"fast0tag{name}": Row(
@@ -136,14 +136,15 @@ SECTIONS = {
 }
 
 
-def partial(**settings: Any) -> dict[str, Any]:
+def partial_fine_tuning(**settings: Any) -> dict[str, Any]:
     """The backbone's last layers learn too."""
-    return {"train.mode": "partial"} | {f"train.partial.{name}": value for name, value in settings.items()}
+    mode = "partial_fine_tuning"
+    return {"train.mode": mode} | {f"train.{mode}.{name}": value for name, value in settings.items()}
 
 
-def all_layers(**settings: Any) -> dict[str, Any]:
+def full_fine_tuning(**settings: Any) -> dict[str, Any]:
     """All layers learn, for as long as two cores allow."""
-    mode = {
+    settings = {
         "epochs": 2,
         "learning_rate": 3e-4,
         "head_learning_rate": 1e-3,
@@ -154,25 +155,26 @@ def all_layers(**settings: Any) -> dict[str, Any]:
         "pixels": 160,
         **settings,
     }
-    return {"train.mode": "end_to_end"} | {f"train.end_to_end.{name}": value for name, value in mode.items()}
+    mode = "full_fine_tuning"
+    return {"train.mode": mode} | {f"train.{mode}.{name}": value for name, value in settings.items()}
 
 
 END_TO_END = {
     "sdl, frozen": Row("sdl"),
-    "sdl, fine-tuned": Row("sdl", partial()),
-    "sdl, all layers": Row("sdl", all_layers(pixels=224)),
+    "sdl, fine-tuned": Row("sdl", partial_fine_tuning()),
+    "sdl, all layers": Row("sdl", full_fine_tuning(pixels=224)),
     "fast0tag, frozen": Row("fast0tag"),
-    "fast0tag, fine-tuned": Row("fast0tag", partial(), "fast0tag, frozen"),
+    "fast0tag, fine-tuned": Row("fast0tag", partial_fine_tuning(), "fast0tag, frozen"),
     "sdl_plus, frozen": Row("sdl_plus"),
-    "sdl_plus, fine-tuned": Row("sdl_plus", partial(), "sdl_plus, frozen"),
+    "sdl_plus, fine-tuned": Row("sdl_plus", partial_fine_tuning(), "sdl_plus, frozen"),
 }
 
 # What the settings of the above were chosen by, on validation photos.
 FINE_TUNING = {
     "sdl, frozen": Row("sdl"),
-    "sdl, fine-tuned": Row("sdl", partial()),
+    "sdl, fine-tuned": Row("sdl", partial_fine_tuning()),
     **{
-        f"sdl, fine-tuned, {name}": Row("sdl", partial(**settings), "sdl, fine-tuned")
+        f"sdl, fine-tuned, {name}": Row("sdl", partial_fine_tuning(**settings), "sdl, fine-tuned")
         for name, settings in {
             "learning rate 0.0001": {"learning_rate": 1e-4},
             "learning rate 0.001": {"learning_rate": 1e-3},
@@ -181,8 +183,8 @@ FINE_TUNING = {
             "head not first": {"head_first": False},
         }.items()
     },
-    "sdl, all layers at 160 pixels": Row("sdl", all_layers()),
-    "sdl, all layers at 160 pixels, learning rate 0.0001": Row("sdl", all_layers(learning_rate=1e-4)),
+    "sdl, all layers at 160 pixels": Row("sdl", full_fine_tuning()),
+    "sdl, all layers at 160 pixels, learning rate 0.0001": Row("sdl", full_fine_tuning(learning_rate=1e-4)),
 }
 
 # The 300-d GloVe vectors are those of 1,006 tags: the others are left out there, and of what is compared with them.

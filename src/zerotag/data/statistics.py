@@ -1,4 +1,4 @@
-"""What a data set consists of, in a few lines."""
+"""Summary statistics of a dataset."""
 
 from collections.abc import Iterator
 
@@ -8,14 +8,14 @@ from zerotag.data.dataset import Dataset
 
 
 def statistics(dataset: Dataset) -> Iterator[str]:
-    """Lines about photos, tags and duplicates, for each half and for both."""
-    halves = {"train": dataset.photos["train"].to_numpy(), "test": ~dataset.photos["train"].to_numpy()}
-    for name, half in halves.items():
-        labels = dataset.labels[half]
-        photos = int(half.sum())
+    """Lines about photos, tags and duplicates, of train, test and both."""
+    splits = {"train": dataset.photos["train"].to_numpy(), "test": ~dataset.photos["train"].to_numpy()}
+    for name, split in splits.items():
+        labels = dataset.labels[split]
+        photos = int(split.sum())
         of_photo = np.diff(labels.indptr)
         of_tag = np.asarray(labels.sum(axis=0)).ravel()
-        yield f"{name}: {photos:,} photos, {photos - int((half & dataset.usable).sum()):,} of them not usable"
+        yield f"{name}: {photos:,} photos, {photos - int((split & dataset.usable).sum()):,} of them not usable"
         if photos:
             yield (
                 f"  tags per photo: mean {of_photo.mean():.2f}, median {np.median(of_photo):g}, most {of_photo.max()}; "
@@ -32,6 +32,6 @@ def statistics(dataset: Dataset) -> Iterator[str]:
     twice = known[known.duplicated("sha256", keep=False)]
     across = twice.groupby("sha256")["train"].nunique() > 1
     yield (
-        f"duplicates: {int(known.duplicated('sha256').sum()):,} photos have the content of an earlier one; "
-        f"{int(across.sum()):,} contents are in both halves"
+        f"duplicates: {int(known.duplicated('sha256').sum()):,} photos duplicate an earlier one; "
+        f"{int(across.sum()):,} distinct ones occur in both train and test"
     )

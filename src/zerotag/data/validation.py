@@ -41,7 +41,8 @@ class ValidationSettings:
     """Attributes:
     min_side: pixels that a photo's shorter side must have.
     max_problem_share: share of photos that may fail to decode; 0.0 means that every photo must decode.
-    max_shared_content: share of photos whose content may also be in the other half, as of some of NUS-WIDE's is.
+    max_duplicates_across_split: share of photos that may have a duplicate on the other side of the split; NUS-WIDE
+        has some.
     tags_per_photo: least and most tags on one photo.
     min_tag_photos: a seen tag with fewer training photos is warned of.
     max_tag_share: a tag on a larger share of the training photos is warned of.
@@ -50,14 +51,14 @@ class ValidationSettings:
 
     min_side: int
     max_problem_share: float
-    max_shared_content: float
+    max_duplicates_across_split: float
     tags_per_photo: tuple[int, int]
     min_tag_photos: int
     max_tag_share: float
     mean_tags_per_photo: tuple[float, float]
 
     def __post_init__(self) -> None:
-        for name in ("max_problem_share", "max_shared_content", "max_tag_share"):
+        for name in ("max_problem_share", "max_duplicates_across_split", "max_tag_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ZerotagError(f"params.yaml: validate.{name} = {getattr(self, name)}: must lie between 0 and 1.")
         for name in ("tags_per_photo", "mean_tags_per_photo"):
@@ -149,31 +150,31 @@ def photo_table(dataset: Dataset, vocabulary: Vocabulary) -> pd.DataFrame:
     photos, usable = dataset.photos, pd.Series(dataset.usable)
     column = {tag: number for number, tag in enumerate(dataset.tags["tag"])}
     columns = [column[tag] for tag in dict.fromkeys(vocabulary.tags) if tag in column]
-    half = pd.Series(np.where(photos["train"], "train", "test"), dtype=object)
+    split = pd.Series(np.where(photos["train"], "train", "test"), dtype=object)
     table = pd.DataFrame(
         {
             "id": photos["id"],
             "file": photos["file"],
-            "half": half.where(usable),
+            "split": split.where(usable),
             "problem": photos["problem"].where(~usable),
             "min_side": photos[["width", "height"]].min(axis=1).where(usable),
             "sha256": photos["sha256"].where(usable),
             "tags": pd.Series(np.asarray(dataset.labels[:, columns].sum(axis=1)).ravel(), dtype=float).where(usable),
         }
     )
-    table["same_id_in_other_half"] = _file_in_other_half(table, "id")
-    table["same_content_in_other_half"] = _file_in_other_half(table, "sha256")
-    repeated = table.duplicated(["half", "sha256"]) & usable
-    table["duplicate_of"] = table.groupby(["half", "sha256"])["file"].transform("first").where(repeated)
+    table["same_id_in_other_split"] = _file_in_other_split(table, "id")
+    table["duplicate_in_other_split"] = _file_in_other_split(table, "sha256")
+    repeated = table.duplicated(["split", "sha256"]) & usable
+    table["duplicate_of"] = table.groupby(["split", "sha256"])["file"].transform("first").where(repeated)
     return table
 
 
-def _file_in_other_half(table: pd.DataFrame, key: str) -> pd.Series:
-    """The file of a photo of the other half with the same key, empty where there is none."""
+def _file_in_other_split(table: pd.DataFrame, key: str) -> pd.Series:
+    """The file of a photo with the same key on the other side of the train/test split; empty if there is none."""
     found = pd.Series(None, index=table.index, dtype=object)
-    for half, other in (("train", "test"), ("test", "train")):
-        here = table["half"] == half
-        there = table[table["half"] == other].drop_duplicates(key).set_index(key)["file"]
+    for split, other in (("train", "test"), ("test", "train")):
+        here = table["split"] == split
+        there = table[table["split"] == other].drop_duplicates(key).set_index(key)["file"]
         found[here] = table.loc[here, key].map(there)
     return found
 
@@ -212,8 +213,8 @@ def photo_expectations(settings: ValidationSettings) -> list[gxe.Expectation]:
     """What must hold for photos."""
     fewest, most = settings.tags_per_photo
     low, high = settings.mean_tags_per_photo
-    share, shared = settings.max_problem_share, settings.max_shared_content
-    but = f", but for {shared:.1%}," if shared else ""
+    share, across = settings.max_problem_share, settings.max_duplicates_across_split
+    but = f", except {across:.1%}," if across else ""
     expectations: list[gxe.Expectation] = [
         gxe.ExpectColumnValuesToBeNull(
             column="problem",
@@ -231,18 +232,18 @@ def photo_expectations(settings: ValidationSettings) -> list[gxe.Expectation]:
             column="id", severity=CRITICAL, description="Every photo has an id of its own"
         ),
         gxe.ExpectColumnValuesToBeNull(
-            column="same_id_in_other_half",
+            column="same_id_in_other_split",
             severity=CRITICAL,
-            description="No photo's id is both in the training and in the test half",
+            description="No photo id occurs in both train and test",
         ),
         gxe.ExpectColumnValuesToBeNull(
-            column="same_content_in_other_half",
-            mostly=1 - shared,
+            column="duplicate_in_other_split",
+            mostly=1 - across,
             severity=CRITICAL,
-            description=f"No photo's content{but} is both in the training and in the test half",
+            description=f"No photo{but} has a duplicate across the train/test split",
         ),
         gxe.ExpectColumnDistinctValuesToContainSet(
-            column="half",
+            column="split",
             value_set=["train", "test"],
             severity=CRITICAL,
             description="There is a training photo and a test photo",
@@ -265,19 +266,19 @@ def photo_expectations(settings: ValidationSettings) -> list[gxe.Expectation]:
             column="tags", min_value=1, severity=WARNING, description="Every photo has a tag"
         ),
         gxe.ExpectColumnValuesToBeNull(
-            column="duplicate_of", severity=WARNING, description="No photo's content comes twice in one half"
+            column="duplicate_of", severity=WARNING, description="No photo has a duplicate within train or test"
         ),
     ]
     if share:  # tolerated, but never left out in silence
         expectations.append(
             gxe.ExpectColumnValuesToBeNull(column="problem", severity=WARNING, description="Every photo decodes")
         )
-    if shared:
+    if across:
         expectations.append(
             gxe.ExpectColumnValuesToBeNull(
-                column="same_content_in_other_half",
+                column="duplicate_in_other_split",
                 severity=WARNING,
-                description="No photo's content is both in the training and in the test half",
+                description="No photo has a duplicate across the train/test split",
             )
         )
     return expectations

@@ -24,10 +24,10 @@ from zerotag.training.model import Model
 HELD_OUT_PHOTOS = HELD_OUT_TAGS = 0.2
 SCORED_PHOTOS = 10_000
 # Enough for the sigmoids of an end-to-end model, whose network has to run on each photo.
-END_TO_END_PHOTOS = 2000
+FINE_TUNED_PHOTOS = 2000
 
 
-def calibrate_frozen(
+def calibrate_linear_probe(
     model: Model, dataset: Dataset, features: np.ndarray, settings: TrainSettings, device: torch.device
 ) -> tuple[Calibration, dict[str, Any]]:
     """Fit the probabilities of a model with a frozen backbone on photos and tags held out of the training set.
@@ -61,7 +61,7 @@ def calibrate_frozen(
     return fitted, {"fitted_on": "held-out training photos, scored by a second head", "photos": int(rest.size)}
 
 
-def calibrate_end_to_end(
+def calibrate_fine_tuned(
     model: Model, dataset: Dataset, batch: int, seed: int, device: torch.device
 ) -> tuple[Calibration, dict[str, Any]]:
     """Fit the probabilities of a model trained end to end on its own training photos, as a second network is too dear.
@@ -77,7 +77,7 @@ def calibrate_end_to_end(
         The calibration, and how it was fitted.
     """
     random = np.random.default_rng(seed)
-    rows = np.sort(random.choice(dataset.train, min(END_TO_END_PHOTOS, dataset.train.size), replace=False))
+    rows = np.sort(random.choice(dataset.train, min(FINE_TUNED_PHOTOS, dataset.train.size), replace=False))
     labels, seen = _seen(model, dataset)
     principal = principal_vectors(model, dataset, rows, device, batch, None)
     scores = score_matrix(principal, model.vocabulary.vectors)[:, seen]

@@ -87,7 +87,7 @@ def keep(
     reason: str,
     project: Path = Path(),
 ) -> Champion:
-    """Copy a challenger's files to champions/; the champion stays as it is until `crown`.
+    """Copy a challenger's files to champions/; the champion stays as it is until `promote`.
 
     Args:
         model: the training folder.
@@ -123,7 +123,7 @@ def keep(
     return record
 
 
-def crown(record: Champion, project: Path = Path()) -> None:
+def promote(record: Champion, project: Path = Path()) -> None:
     """Make a kept model the champion: one rename."""
     with write_aside(project / RECORD) as draft:
         draft.write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
@@ -142,7 +142,7 @@ def roll_back(project: Path = Path()) -> Champion:
     if not file.is_file():
         raise ZerotagError(f"{file} is missing: bring it with `dvc checkout {FOLDER / champion.previous}.dvc`.")
     before = _read_record(file)
-    crown(before, project)
+    promote(before, project)
     return before
 
 

@@ -131,8 +131,8 @@ def cut(backbone: Backbone, layer: str) -> tuple[nn.Module, nn.Module]:
     except Exception as error:  # what a network does in Python, torch.fx may not follow, in many ways
         names = ", ".join(name for name, _ in backbone.network.named_children())
         raise ZerotagError(
-            f"params.yaml: train.trained_from: the backbone cannot be cut at {layer!r} ({error}). Take another of its "
-            f"layers ({names} or one inside of them), or train.mode: end_to_end."
+            f"params.yaml: train.first_trained_layer: cannot cut the backbone at {layer!r} ({error}). Use another "
+            f"layer ({names}, or one inside them) or train.mode: full_fine_tuning."
         ) from error
     first, last = (parts.get_submodule(name) for name in ("submod_0", "submod_1"))
     return _Scaled(backbone, first).train(backbone.training), last.train(backbone.training)

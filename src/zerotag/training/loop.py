@@ -40,11 +40,11 @@ class TrainSettings:
     schedule: one-cycle (rises, then falls to nothing) or constant.
     warm_up: share of the steps in which the rate of one-cycle rises.
     weight_decay: none on biases and normalisation.
-    head_first: the head is first trained alone, as in `frozen`: a backbone that learns from a head that knows nothing
-        forgets what it knew (Kumar et al., 2022).
+    head_first: train the head alone first, as `linear_probe` does; fine-tuning with a random head distorts pretrained
+        features (Kumar et al., 2022).
     batch_statistics: of batch normalisation, from each batch, as usual; off: the pretrained ones stay.
     pixels: of the input's side.
-    cutout: side of the grey square as a share of the picture's; 0 for none (end_to_end).
+    cutout: side of the grey square as a share of the picture's; 0 for none (full_fine_tuning).
     moving_average: decay of the weights' moving average, such as 0.9997; 0 for none.
     precision: auto (bf16 or fp16 on a GPU, float32 on the CPU), float32, bf16 or fp16.
     compile: run the network through torch.compile.

@@ -1,10 +1,10 @@
-"""The modes of training: which part of a network learns, and what it is given.
+"""The fine-tuning modes: which part of a network is trained, and on which inputs.
 
-========== ================================================== ===========================================
-frozen     the head                                           cached features
-partial    the backbone's last layers and the head            cached activations of the layers before them
-end_to_end all of it                                          augmented photos
-========== ================================================== ===========================================
+=================== ======================================= ========================================
+linear_probe        the head                                cached features
+partial_fine_tuning the backbone's last layers and the head cached activations of the layers below
+full_fine_tuning    the whole network                       augmented photos
+=================== ======================================= ========================================
 """
 
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ from zerotag.training.loop import Batches, TrainSettings, feature_batches
 from zerotag.training.methods import Head
 from zerotag.training.model import Network
 
-MODES = ("frozen", "partial", "end_to_end")
+MODES = ("linear_probe", "partial_fine_tuning", "full_fine_tuning")
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Mode:
 
 
 def first_trained_layer(mode: str, layers: dict[str, str], backbone: str) -> str:
-    """Where `partial` cuts a backbone; empty in the other modes.
+    """The layer at which `partial_fine_tuning` cuts a backbone; empty in the other modes.
 
     Args:
         mode: one of MODES.
-        layers: `train.trained_from`, by backbone.
+        layers: `train.first_trained_layer`, by backbone.
         backbone: its name.
 
     Raises:
@@ -52,21 +52,22 @@ def first_trained_layer(mode: str, layers: dict[str, str], backbone: str) -> str
     """
     if mode not in MODES:
         raise ZerotagError(f"params.yaml: train.mode = {mode!r} is unknown; use {', '.join(MODES)}.")
-    if mode != "partial":
+    if mode != "partial_fine_tuning":
         return ""
     if backbone not in layers:
         raise ZerotagError(
-            f"params.yaml: train.trained_from names no layer of {backbone}, from which on train.mode = partial trains."
+            f"params.yaml: train.first_trained_layer names no layer of {backbone}; name the one at which "
+            "partial_fine_tuning starts, or use another train.mode."
         )
     return layers[backbone]
 
 
-def frozen(head: Head, features: np.ndarray, batch: int, device: torch.device) -> Mode:
+def linear_probe(head: Head, features: np.ndarray, batch: int, device: torch.device) -> Mode:
     """Train the head on (N, F) cached features."""
     return Mode(head, feature_batches(features, batch, device), lambda rows: features[rows])
 
 
-def partial(
+def partial_fine_tuning(
     backbone: Backbone, head: Head, layer: str, activations: np.ndarray, batch: int, device: torch.device
 ) -> Mode:
     """Train from a layer on, on (N, …) cached activations of what is before it."""
@@ -82,7 +83,9 @@ def partial(
     return Mode(Network(last, head), batches, features)
 
 
-def end_to_end(network: Network, dataset: Dataset, settings: TrainSettings, batch: int, device: torch.device) -> Mode:
+def full_fine_tuning(
+    network: Network, dataset: Dataset, settings: TrainSettings, batch: int, device: torch.device
+) -> Mode:
     """Train everything on photos that are augmented anew in each epoch."""
 
     def batches(rows: np.ndarray, epoch: int) -> Iterator[tuple[torch.Tensor, np.ndarray]]:

@@ -1,5 +1,5 @@
-"""Words as vectors: the space that photographs are mapped into.
+"""Word vectors: the embedding space that photos are mapped into.
 
-`vectors` loads word vectors and writes the vocabulary's, `lexicon.look_up` finds the vector of any word,
-`text_encoders` encodes whole texts, `vocabulary.Vocabulary` holds the tags, and `lift` is the larger space of sdl_plus.
+`vectors` loads word vectors and writes those of the vocabulary, `lexicon.look_up` finds the vector of any word,
+`text_encoders` encodes texts, `vocabulary.Vocabulary` holds the tags, and `lift` is the kernel feature map of sdl_plus.
 """

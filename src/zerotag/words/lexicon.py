@@ -1,6 +1,6 @@
-"""Find the vector of a tag among many words.
+"""Look up the vector of a tag in a table of word vectors.
 
-A tag is looked up as it is, then in lower case, singular and plural; a tag of several words or with
+A tag is tried as given, then lowercased, then in singular and plural; a tag of several words or with
 hyphens is the mean of its parts.
 """
 
@@ -13,33 +13,33 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Lexicon:
-    """Words with vectors.
+    """A table of word vectors.
 
     Attributes:
         index: row of each word.
-        vectors: (W, d), of unit length unless `words.normalise` is off.
+        vectors: (W, d), unit length unless `words.normalise` is off.
     """
 
     index: Mapping[str, int]
     vectors: np.ndarray
 
     def vector(self, word: str) -> np.ndarray:
-        """(d,) float32 vector of a word of the index."""
+        """The (d,) float32 vector of a word in the index."""
         return np.asarray(self.vectors[self.index[word]], dtype=np.float32)
 
 
 def look_up(tag: str, lexicon: Lexicon) -> tuple[np.ndarray, str] | None:
-    """Find the vector of a tag.
+    """Look up the vector of a tag.
 
     Args:
-        tag: a word, or several with blanks, hyphens or underscores between them.
-        lexicon: the words that have a vector.
+        tag: one word, or several separated by spaces, hyphens or underscores.
+        lexicon: the word vectors.
 
     Returns:
-        (d,) float32 and the words it was made of, or None when a part is not known.
+        The (d,) float32 vector and the words it was composed of, or None if a part is unknown.
     """
     tag = tag.strip()
-    # A name of several words may be a word of the lexicon under another spelling.
+    # The lexicon may hold a compound as one word, spelled another way.
     for spelling in (tag, tag.replace(" ", "_"), tag.replace(" ", "-"), re.sub(r"[\s\-_]", "", tag)):
         if spelling and (form := _known_form(spelling, lexicon)):
             return lexicon.vector(form), form
@@ -48,7 +48,7 @@ def look_up(tag: str, lexicon: Lexicon) -> tuple[np.ndarray, str] | None:
     if not forms or len(forms) < len(found):
         return None
     parts = np.stack([lexicon.vector(form) for form in forms])
-    # The parts' own lengths say how frequent they are, not what they mean: in the direction each counts the same.
+    # A vector's length reflects word frequency, not meaning: average unit vectors, so that all parts weigh the same.
     direction = unit(parts).mean(axis=0)
     if np.linalg.norm(direction) == 0:
         return None
@@ -56,7 +56,7 @@ def look_up(tag: str, lexicon: Lexicon) -> tuple[np.ndarray, str] | None:
 
 
 def _known_form(word: str, lexicon: Lexicon) -> str | None:
-    """The first form of a word that the lexicon has: other cases, then singular and plural."""
+    """The first form of a word in the lexicon: case variants, then singular and plural."""
     lower = word.lower()
     forms = [word, lower, word.capitalize(), word.upper()]
     if lower.endswith("ies"):
@@ -72,5 +72,5 @@ def _known_form(word: str, lexicon: Lexicon) -> str | None:
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """Rows of length 1; a row of zeros stays."""
+    """Normalise rows to unit length; zero rows stay zero."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)

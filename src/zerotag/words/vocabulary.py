@@ -1,4 +1,4 @@
-"""The tags that a model is trained and judged on: names, unit word vectors, seen or unseen."""
+"""The tags that a model is trained and evaluated on: names, unit word vectors, seen or unseen."""
 
 import csv
 import hashlib
@@ -18,9 +18,9 @@ class Vocabulary:
 
     Attributes:
         tags: T names.
-        vectors: (T, d) float32, rows of unit length: what tags are scored by.
-        seen: (T,) bool; unseen tags are never a training target.
-        words: the word vectors that `vectors` were lifted from, see `zerotag.words.lift`; None where they are the same.
+        vectors: (T, d) float32, unit rows, used to score tags.
+        seen: (T,) bool; unseen tags are never training targets.
+        words: the word vectors that `vectors` were lifted from, see `zerotag.words.lift`; None if not lifted.
         sharpness: of the lift.
     """
 
@@ -32,10 +32,10 @@ class Vocabulary:
 
     @classmethod
     def read(cls, words: Path, split: Path) -> "Vocabulary":
-        """Join the words stage's folder (`vocabulary.csv`, `vectors.npy`) with the split stage's file.
+        """Join the words stage's output (`vocabulary.csv`, `vectors.npy`) with the split stage's file.
 
         Raises:
-            ZerotagError: the split names a tag that has no vector, or leaves a tag out.
+            ZerotagError: the split names a tag without a vector, or omits a tag.
         """
         tags = [row["tag"] for row in _read_csv(words / "vocabulary.csv")]
         listed = {row["tag"]: row["split"] for row in _read_csv(split)}
@@ -51,14 +51,14 @@ class Vocabulary:
             return cls(tags, vectors, seen, lift["words"], tuple(lift["sharpness"].tolist()))
 
     def lifted(self, sharpness: tuple[float, ...]) -> "Vocabulary":
-        """The same tags with their vectors lifted; as they are where there is no sharpness."""
+        """The same tags with lifted vectors; unchanged if `sharpness` is empty."""
         if not sharpness:
             return self
         vectors = Lift(self.vectors[self.seen], sharpness)(self.vectors)
         return Vocabulary(self.tags, vectors, self.seen, self.vectors, sharpness)
 
     def lift(self, vectors: np.ndarray) -> np.ndarray:
-        """Word vectors as this vocabulary's are: (n, d) -> (n, S) where they are lifted."""
+        """Lift word vectors as this vocabulary's are: (n, d) -> (n, S); unchanged if it is not lifted."""
         return vectors if self._lift is None else self._lift(vectors)
 
     @cached_property
@@ -66,16 +66,16 @@ class Vocabulary:
         return None if self.words is None else Lift(self.words[self.seen], self.sharpness)
 
     def vectors_after(self, columns: np.ndarray) -> np.ndarray:
-        """All tags' vectors as they would be had only the tags of `columns` been seen."""
+        """Vectors of all tags, lifted as if only the tags of `columns` were seen."""
         return self.vectors if self.words is None else Lift(self.words[columns], self.sharpness)(self.words)
 
     @property
     def dimensions(self) -> int:
-        """Of the word vectors."""
+        """Dimensions of the word vectors before lifting."""
         return (self.vectors if self.words is None else self.words).shape[1]
 
     def write(self, folder: Path) -> None:
-        """Write `vocabulary.csv` (tag, split), `vectors.npy` and, where they are lifted, `lift.npz`.
+        """Write `vocabulary.csv` (tag, split), `vectors.npy` and, if lifted, `lift.npz`.
 
         `read(folder, folder / "vocabulary.csv")` reads them.
         """
@@ -88,10 +88,10 @@ class Vocabulary:
             np.savez(folder / "lift.npz", words=self.words, sharpness=self.sharpness)
 
     def seen_by(self, other: "Vocabulary") -> "Vocabulary":
-        """The same tags, seen and lifted as those of another vocabulary: what a model was trained on.
+        """The same tags with the seen/unseen split and lift of another vocabulary, that of a trained model.
 
         Raises:
-            ZerotagError: the word vectors are of different sizes.
+            ZerotagError: the word vectors differ in dimensions.
         """
         if self.dimensions != other.dimensions:
             raise ZerotagError(
@@ -103,7 +103,7 @@ class Vocabulary:
 
     @cached_property
     def digest(self) -> str:
-        """Names the content: tags, vectors and split."""
+        """Hash of tags, vectors and split."""
         state = hashlib.sha256("\n".join(self.tags).encode())
         state.update(self.vectors.tobytes())
         state.update(self.seen.tobytes())
@@ -111,6 +111,6 @@ class Vocabulary:
 
 
 def _read_csv(file: Path) -> list[dict[str, str]]:
-    # Not pandas: the service reads vocabularies too, and starts faster without it.
+    # csv, not pandas: the service reads vocabularies too, and starts faster without pandas.
     with file.open(newline="", encoding="utf-8") as lines:
         return list(csv.DictReader(lines))
