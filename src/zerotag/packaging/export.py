@@ -272,6 +272,6 @@ def check_agreement(agreement: Agreement, tolerance: float = 1e-2) -> None:
     """
     if agreement.largest_difference > tolerance or agreement.same_top10 < agreement.photos:
         raise ZerotagError(
-            f"ONNX Runtime and torch disagree: scores differ by up to {agreement.largest_difference:.2g}, and the top ten "
-            f"tags of {agreement.photos - agreement.same_top10} of {agreement.photos} photos differ. Nothing was exported."
+            f"ONNX Runtime and torch disagree: scores differ by up to {agreement.largest_difference:.2g}, top ten tags "
+            f"differ on {agreement.photos - agreement.same_top10} of {agreement.photos} photos. Nothing was exported."
         )
