@@ -1,7 +1,7 @@
-"""The download of photos against aria2c and wget: python -m benchmarks.download [--photos 5000] [--kilobytes 100].
+"""Photo download compared with aria2c and wget: python -m benchmarks.download [--photos 5000] [--kilobytes 100].
 
-A server on this machine serves JPEGs of one size. zerotag, with its limits on politeness off, fetches, checks,
-hashes and packs them; aria2c (16 at once) and wget (one after the other) write them as files. Both must be installed.
+A local server serves JPEGs of equal size. zerotag, with rate limits disabled, downloads, checks, hashes and packs
+them; aria2c (16 connections) and wget (sequential) only write files. Both must be installed.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from PIL import Image
 
 from zerotag.data import sources
 
-BAR, ROUNDS = 0.5, 3
+TARGET, ROUNDS = 0.5, 3
 SERVER = """
 import sys
 from aiohttp import web
@@ -51,32 +51,32 @@ def main() -> None:
         write_lists(folder / "official", urls)
         server = subprocess.Popen([sys.executable, "-c", SERVER, str(folder / "www"), str(port)])
         time.sleep(3)
-        rivals: dict[str, Callable[[], object]] = {
+        tools: dict[str, Callable[[], object]] = {
             "aria2c -j16": lambda: run(
                 ["aria2c", "-q", "-j16", "-x1", "-d", folder / "aria2c", "-i", folder / "urls.txt"]
             ),
             "wget": lambda: run(["wget", "-q", "-P", folder / "wget", "-i", folder / "urls.txt"]),
             "zerotag": lambda: fetch(folder, options.photos),
         }
-        rates = dict.fromkeys(rivals, 0.0)
+        rates = dict.fromkeys(tools, 0.0)
         try:
             for _ in range(ROUNDS):
-                for rival, work in rivals.items():
+                for tool, work in tools.items():
                     for left in ("aria2c", "wget", "raw", "work"):
                         shutil.rmtree(folder / left, ignore_errors=True)
                     started = time.perf_counter()
                     work()
-                    rates[rival] = max(rates[rival], options.photos / (time.perf_counter() - started))
+                    rates[tool] = max(rates[tool], options.photos / (time.perf_counter() - started))
         finally:
             server.kill()
-    best = max(rate for rival, rate in rates.items() if rival != "zerotag")
+    best = max(rate for tool, rate in rates.items() if tool != "zerotag")
     print(f"{options.photos:,} photos of {options.kilobytes} kB; {os.cpu_count()} cores, {platform.machine()}\n")
-    print("| by | photos/s | MB/s | of the better rival |")
+    print("| tool | photos/s | MB/s | ratio to the faster baseline |")
     print("|---|---|---|---|")
-    for rival, rate in rates.items():
-        print(f"| {rival} | {rate:.0f} | {rate * options.kilobytes / 1000:.0f} | {rate / best:.2f} |")
-    met = rates["zerotag"] >= BAR * best
-    print(f"\nBar: at least {BAR} of the better rival: {'met' if met else 'NOT MET'}.")
+    for tool, rate in rates.items():
+        print(f"| {tool} | {rate:.0f} | {rate * options.kilobytes / 1000:.0f} | {rate / best:.2f} |")
+    met = rates["zerotag"] >= TARGET * best
+    print(f"\nTarget: at least {TARGET} of the faster baseline: {'met' if met else 'NOT MET'}.")
     raise SystemExit(not met)
 
 
@@ -87,7 +87,7 @@ def write_photos(folder: Path, photos: int, size: int) -> None:
     picture = buffer.getvalue()
     for number in range(photos):
         data, left = picture[:2], size - len(picture)
-        while left > 4:  # comments make it as large as a photo, and unlike the others
+        while left > 4:  # JPEG comments pad it to a photo's size and make it unique
             part = min(left - 4, 60_000)
             data += b"\xff\xfe" + (part + 2).to_bytes(2, "big") + number.to_bytes(4, "big").ljust(part, b"x")
             left -= part + 4

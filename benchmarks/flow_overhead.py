@@ -1,7 +1,7 @@
-"""What the flow costs over plain `dvc repro` of the same work: python -m benchmarks.flow_overhead.
+"""Overhead of the train flow over plain `dvc repro`: python -m benchmarks.flow_overhead.
 
-Both start from nothing, in two workspaces under work/, on a small rendered set with two backbones. The flow's time
-includes the start of its temporary Prefect server.
+Both run from scratch in separate workspaces, on a small rendered set with two backbones. The flow's time includes the
+start of its temporary Prefect server.
 """
 
 import os
@@ -38,7 +38,7 @@ def main() -> None:
 def timed(folder: Path, params: dict, command: list[str]) -> float:
     workspace(folder, params)
     shutil.rmtree(folder / ".dvc" / "cache", ignore_errors=True)
-    # A cache of its own: nothing may come from work done before.
+    # A separate cache, so that nothing is taken from earlier runs.
     own = ["-m", "dvc", "cache", "dir", "--quiet", str(folder / "cache")]
     subprocess.run([sys.executable, *own], cwd=folder, check=True)
     shutil.copytree("flows", folder / "flows", dirs_exist_ok=True)

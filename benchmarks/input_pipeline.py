@@ -1,9 +1,9 @@
-"""Does the network wait for its photos? python -m benchmarks.input_pipeline [--photos 96] [--batch 16] [--workers 1].
+"""Input pipeline throughput: python -m benchmarks.input_pipeline [--photos 96] [--batch 16] [--workers 1].
 
-For each of the paper's backbones, photos a second of the input pipeline alone (decode, augment, batch, copy to the
-device), of the training loop on a batch that is already on the device, and of both together. The photos are those
-of prepared/ (after `dvc repro prepare`); weights are random, which costs the same. On a GPU take more:
---photos 20000 --batch 192.
+For each of the paper's backbones, the training throughput in photos/s of the input pipeline alone (decode, augment,
+batch, copy to the device), of the training loop alone on a batch already on the device, and of both together. Photos
+come from prepared/ (run `dvc repro prepare` first); weights are random, which does not affect speed. On a GPU, use
+more photos: --photos 20000 --batch 192.
 """
 
 import argparse
@@ -32,14 +32,14 @@ TAGS, DIMENSIONS = 925, 300
 
 @dataclass
 class Clock:
-    """Times a loop from its second batch on: the first one pays for the start of the workers and of the kernels."""
+    """Times a loop from its second batch on, as the first one includes the start-up of workers and kernels."""
 
     device: torch.device
     photos: int = 0
     started: float = 0.0
 
     def over(self, batches: Batches) -> Batches:
-        """The same batches, timed."""
+        """Wrap batches with timing."""
 
         def watched(rows: np.ndarray, epoch: int) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
             for number, (inputs, chosen) in enumerate(batches(rows, epoch)):
@@ -52,13 +52,13 @@ class Clock:
         return watched
 
     def now(self) -> float:
-        """Seconds, when the device has done its work."""
+        """Time in seconds, after synchronising the device."""
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
 
     def rate(self) -> float:
-        """Photos a second so far."""
+        """Throughput so far, in photos/s."""
         return self.photos / (self.now() - self.started)
 
 
@@ -76,8 +76,8 @@ def main() -> None:
     rows = np.resize(np.flatnonzero(dataset.usable), options.photos)
     hardware = torch.cuda.get_device_name() if device.type == "cuda" else "no GPU"
     print(f"{hardware}, {os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__}; {workers} workers,")
-    print(f"{options.size} pixels, batch {options.batch}, training photos a second\n")
-    print("| backbone | input alone | network alone | both | both of the slower | binds |")
+    print(f"{options.size} pixels, batch {options.batch}, training photos/s\n")
+    print("| backbone | input alone | network alone | both | ratio to the slower | bottleneck |")
     print("|---|---|---|---|---|---|")
 
     def photos(rows: np.ndarray, epoch: int) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
@@ -97,13 +97,13 @@ def main() -> None:
         for part, batches in (("network", same), ("both", photos)):
             rates[part] = training_rate(name, batches, rows, options.batch, device)
         slower = min(rates["input"], rates["network"])
-        binds = "input" if rates["input"] < rates["network"] else "network"
+        bottleneck = "input" if rates["input"] < rates["network"] else "network"
         cells = " | ".join(f"{rate:.1f}" for rate in rates.values())
-        print(f"| {name} | {cells} | {rates['both'] / slower:.2f} | {binds} |", flush=True)
+        print(f"| {name} | {cells} | {rates['both'] / slower:.2f} | {bottleneck} |", flush=True)
 
 
 def training_rate(backbone: str, batches: Batches, rows: np.ndarray, batch: int, device: torch.device) -> float:
-    """Photos a second of the project's own training loop."""
+    """Throughput of the training loop, in photos/s."""
     torch.manual_seed(0)
     built = build_backbone(backbone, "none")
     method = METHODS["sdl"]

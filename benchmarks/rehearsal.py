@@ -1,11 +1,10 @@
-"""NUS-WIDE at its full size, on a small machine: python -m benchmarks.rehearsal SHARED [--photos 269648].
+"""Rehearsal of NUS-WIDE at full size on a small machine: python -m benchmarks.rehearsal SHARED [--photos 269648].
 
-SHARED holds groundtruth81-train.zip, groundtruth81-test.zip, tags1006.csv and wordvectors_1006x300.npy. From them
-the official files are made for all 269,648 photos, with the real labels of the 81 concepts; user tags are synthetic
-(1 / rank, 7 a photo) and so are the photos (small JPEGs, each with bytes of its own, in one tar). Then DVC's
-stages run in a copy of this checkout under work/rehearsal: download, prepare, words, split, validate, features with
-a trivial backbone, one epoch of the head, evaluation on 107,859 x 1,006. DVC keeps what is done, so an
-interrupted rehearsal goes on; --fresh begins anew.
+SHARED contains groundtruth81-train.zip, groundtruth81-test.zip, tags1006.csv and wordvectors_1006x300.npy. They are
+converted to the official layout for all 269,648 photos, with the real labels of the 81 concepts. User tags are
+synthetic (1 / rank, 7 per photo), as are the photos (small unique JPEGs in one tar). The DVC stages then run in a
+workspace under work/rehearsal: download, prepare, words, split, validate, features with a tiny backbone, one epoch of
+the head, and evaluation on 107,859 x 1,006. An interrupted rehearsal resumes from DVC's cache; --fresh starts over.
 """
 
 import argparse
@@ -67,18 +66,18 @@ def main() -> None:
         print(f"| {stage.name} | {stage.seconds:.0f} | {stage.gigabytes:.2f} |")
     minutes, peak = sum(stage.seconds for stage in stages) / 60, max(stage.gigabytes for stage in stages)
     print(f"| all | {60 * minutes:.0f} | {peak:.2f} |")
-    print(f"\n{table.name}, {table.stat().st_size / 1e6:,.0f} MB, is read at {rate:.0f} MB/s.")
+    print(f"\n{table.name}, {table.stat().st_size / 1e6:,.0f} MB, was read at {rate:.0f} MB/s.")
     met = minutes < MINUTES and peak < GIGABYTES and rate >= MEGABYTES_A_SECOND
     print(
-        f"Bars: {MINUTES} minutes, {GIGABYTES} GB, {MEGABYTES_A_SECOND} MB/s: {'met' if met else 'NOT MET'}. "
-        "A stage that DVC had already run counts as nothing; --fresh runs all of them."
+        f"Targets: {MINUTES} minutes, {GIGABYTES} GB, {MEGABYTES_A_SECOND} MB/s: {'met' if met else 'NOT MET'}. "
+        "Stages that DVC had already run are not counted; --fresh runs all of them."
     )
     raise SystemExit(not met)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What a stage took."""
+    """Time and memory of a stage."""
 
     name: str
     seconds: float
@@ -86,7 +85,7 @@ class Stage:
 
 
 def run_stage(name: str, folder: Path) -> Stage:
-    """`dvc repro` of one stage; memory is the proportional set size of all its processes, summed."""
+    """Run one stage; memory is the total proportional set size (PSS) of its processes."""
     started = time.perf_counter()
     command = [sys.executable, "-m", "dvc", "repro", "--single-item", name]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -101,7 +100,7 @@ def run_stage(name: str, folder: Path) -> Stage:
                 try:
                     total += psutil.Process(one).memory_full_info().pss
                 except psutil.Error:
-                    continue  # has ended meanwhile
+                    continue  # the process has exited
             peak = max(peak, total / 1e9)
             time.sleep(0.5)
 
@@ -130,7 +129,7 @@ def parameters(official: Path, train: int, photos: int) -> dict:
 
 
 def write_official(shared: Path, folder: Path, photos: int) -> None:
-    """The official layout, and photos.tar and words.kv beside it."""
+    """Write the official layout, with photos.tar and words.kv next to it."""
     for name in ("ConceptsList", "ImageList", "NUS_WID_Tags", "Groundtruth/TrainTestLabels", "Groundtruth/AllLabels"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     tags = pd.read_csv(shared / "tags1006.csv", keep_default_na=False)
@@ -151,7 +150,7 @@ def write_official(shared: Path, folder: Path, photos: int) -> None:
         names = [f"folder{row % 704:03d}\\{row:06d}_{10_000_000 + row}.jpg" for row in rows]
         (folder / "ImageList" / f"{part}Imagelist.txt").write_text("".join(f"{name}\r\n" for name in names))
         for concept in concepts:
-            # The value -1130179 that Labels_lake_Train.txt is published with is here, too.
+            # Includes the invalid value -1130179 of the published Labels_lake_Train.txt.
             values = "".join(f"{value}\n" for value in truth[concept])
             (folder / "Groundtruth" / "TrainTestLabels" / f"Labels_{concept}_{part}.txt").write_text(values)
         everything += names
@@ -175,7 +174,7 @@ def write_user_tags(file: Path, rows: int, random: np.random.Generator) -> None:
 
 
 def write_photos(archive: Path, names: list[str], random: np.random.Generator) -> None:
-    """Some hundred small pictures, again and again, each time with another comment."""
+    """Write 500 small images repeatedly, each time with a different JPEG comment."""
     pictures = []
     for _ in range(500):
         colours = random.integers(0, 256, (6, 8, 3), dtype=np.uint8)

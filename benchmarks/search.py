@@ -1,8 +1,8 @@
-"""Search over many random embedding matrices: python -m benchmarks.search [--photos 100000] [--qdrant].
+"""Search latency over random principal vectors: python -m benchmarks.search [--photos 100000] [--qdrant].
 
-LanceDB's exact scan (what `zerotag.serving.index` uses) is compared with brute force in numpy, photo by photo, and with
-LanceDB's approximate index. Ratios are against brute force with the matrices in memory. --qdrant measures Qdrant's
-local mode as well, if qdrant-client is installed.
+LanceDB's exact scan (used by `zerotag.serving.index`) is compared with brute force in numpy and with LanceDB's
+approximate index. Ratios are relative to brute force with all matrices in memory. --qdrant also measures Qdrant's
+local mode, if qdrant-client is installed.
 """
 
 import argparse
@@ -55,9 +55,9 @@ def main() -> None:
     if options.qdrant:
         rows.append(qdrant(matrices, words, expected))
 
-    print(f"\n{options.photos:,} photos, M = {M}, d = {D}, {QUERIES} words, the {TOP} best; {size:.0f} MB on disk")
+    print(f"\n{options.photos:,} photos, M = {M}, d = {D}, {QUERIES} words, top {TOP}; {size:.0f} MB on disk")
     rates = options.photos / filled, 320 / refreshed
-    print(f"written: {rates[0]:,.0f} photos/s at once, {rates[1]:,.0f} in batches of 32 that replace")
+    print(f"written: {rates[0]:,.0f} photos/s in bulk, {rates[1]:,.0f} in batches of 32 with replacement")
     print(f"{'':34}{'median':>10}{'ratio':>8}{'recall':>9}{'memory':>10}")
     for name, seconds, share, used in rows:
         shown = "" if np.isnan(used) else f"{used:8.0f}MB"
@@ -81,14 +81,14 @@ def brute_force(matrices: np.ndarray, word: np.ndarray) -> list[int]:
 
 
 def recall(found: list[list[int]], expected: list[list[int]]) -> float:
-    """1 only when the order is the same as well."""
+    """Recall of the top results; 1 only if the order is also the same."""
     if all(list(one) == list(other) for one, other in zip(found, expected, strict=True)):
         return 1.0
     return float(np.mean([len(set(one) & set(other)) / TOP for one, other in zip(found, expected, strict=True)]))
 
 
 def approximate(index: Index, words: np.ndarray, expected: list[list[int]]) -> list[tuple[str, float, float, float]]:
-    """LanceDB's IVF index, without compression of the vectors, at several depths."""
+    """LanceDB's IVF index with uncompressed vectors, at several numbers of probes."""
     from lancedb.index import IvfFlat
 
     table = index._table
@@ -109,7 +109,7 @@ def approximate(index: Index, words: np.ndarray, expected: list[list[int]]) -> l
 
 
 def qdrant(matrices: np.ndarray, words: np.ndarray, expected: list[list[int]]) -> tuple[str, float, float, float]:
-    """Qdrant's local mode, rows as points that are grouped by photo."""
+    """Qdrant's local mode, with rows as points grouped by photo."""
     from qdrant_client import QdrantClient, models
 
     before = memory()
@@ -130,7 +130,7 @@ def qdrant(matrices: np.ndarray, words: np.ndarray, expected: list[list[int]]) -
 
 
 def memory() -> float:
-    """The most memory that this process has held, in MB."""
+    """Peak memory of this process, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
 
 

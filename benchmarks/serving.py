@@ -1,8 +1,8 @@
-"""How fast the network and the service are: python -m benchmarks.serving [--model served] [--seconds 60].
+"""Latency of the networks and throughput of the service: python -m benchmarks.serving [--model served] [--seconds 60].
 
-First the networks, random weights, batch 1: ONNX Runtime against torch eager, in turns. Then the score of 1,006
-tags. Then the packaged model: a bare loop (decode, ONNX Runtime, score) against the service with 16 clients, in
-turns, and a load test of --seconds that watches errors and memory. Only this machine's own address is called.
+Measures ONNX Runtime against torch eager with random weights at batch size 1, the scoring of 1,006 tags, and the
+packaged model: a single-process loop (decode, ONNX Runtime, score) as the baseline against the service with 16 clients.
+A load test of --seconds then records errors and memory. Compared variants run interleaved, on localhost only.
 """
 
 import argparse
@@ -34,7 +34,7 @@ CLIENTS = 16
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     arguments.add_argument("--model", type=Path, default=PROJECT / "served")
-    arguments.add_argument("--photos", type=Path, help="a folder of photos; made up if not given")
+    arguments.add_argument("--photos", type=Path, help="folder of photos; synthetic if not given")
     arguments.add_argument("--seconds", type=float, default=60)
     arguments.add_argument("--no-networks", action="store_true")
     options = arguments.parse_args()
@@ -58,7 +58,7 @@ def elapsed(call) -> float:
 
 
 def network_latency(name: str, repeats: int = 20) -> tuple[float, float]:
-    """Median seconds of torch eager and of ONNX Runtime."""
+    """Median latency of torch eager and ONNX Runtime in seconds."""
     import torch
 
     from zerotag.packaging.export import export_network
@@ -111,27 +111,27 @@ def service(model: Path, pictures: list[bytes], seconds: float) -> None:
         try:
             while not answers(f"http://127.0.0.1:{port}/readyz"):
                 if process.poll() is not None or time.perf_counter() - started > 120:
-                    raise SystemExit("the service does not start")
+                    raise SystemExit("The service did not start.")
                 time.sleep(0.1)
             print(f"\nbentoml serve is ready after {time.perf_counter() - started:.1f} s")
             load(port, pictures, 5)
-            # In turns, so that what else this machine does falls on both.
-            bare, served, latencies = [], [], []
+            # Interleaved, so that background load affects both.
+            baseline, served, latencies = [], [], []
             for _ in range(3):
-                bare.append(bare_loop(model, pictures))
+                baseline.append(single_process(model, pictures))
                 rate, times, _ = load(port, pictures, 6)
                 served.append(rate)
                 latencies += times
             print(f"{'':30}{'photos/s':>10}{'ratio':>8}{'median':>10}{'p99':>10}")
-            print(f"{'bare loop':30}{median(bare):10.1f}{1:8.2f}")
+            print(f"{'single process':30}{median(baseline):10.1f}{1:8.2f}")
             middle, late = 1000 * np.quantile(latencies, [0.5, 0.99])
-            ratio = median(served) / median(bare)
+            ratio = median(served) / median(baseline)
             print(f"{f'service, {CLIENTS} clients':30}{median(served):10.1f}{ratio:8.2f}{middle:8.0f}ms{late:8.0f}ms")
 
             before = memory(port)
             rate, times, statuses = load(port, pictures, seconds)
             middle, late = 1000 * np.quantile(times, [0.5, 0.99])
-            print(f"\nload test, {seconds:g} s: {len(times):,} requests, answers {statuses}, p99 {late:.0f} ms")
+            print(f"\nload test, {seconds:g} s: {len(times):,} requests, status codes {statuses}, p99 {late:.0f} ms")
             print(f"memory of all processes: {before:.0f} MB before, {memory(port):.0f} MB after")
         finally:
             process.terminate()
@@ -146,8 +146,8 @@ def answers(url: str) -> bool:
         return False
 
 
-def bare_loop(model: Path, pictures: list[bytes]) -> float:
-    """Photos a second of one process that decodes, embeds and scores, one photo after another."""
+def single_process(model: Path, pictures: list[bytes]) -> float:
+    """Throughput in photos/s of one process that decodes, embeds and scores photos sequentially."""
     tagger = Tagger(model)
     words = tagger.words()
     for picture in pictures[:5]:
@@ -157,7 +157,7 @@ def bare_loop(model: Path, pictures: list[bytes]) -> float:
 
 
 def load(port: int, pictures: list[bytes], seconds: float) -> tuple[float, list[float], dict[int | str, int]]:
-    """Send photos from 16 clients, each its next one when the last is answered."""
+    """Send photos from 16 clients, each of which waits for its response before the next request."""
     mark = "zerotag-benchmark"
     part = f'--{mark}\r\nContent-Disposition: form-data; name="photo"; filename="a"\r\n\r\n'.encode()
     requests = []
@@ -174,7 +174,7 @@ def load(port: int, pictures: list[bytes], seconds: float) -> tuple[float, list[
 
     def one(number: int) -> None:
         while time.perf_counter() < until:
-            # Plain sockets: what a client costs on the cores that it shares with the service is not the service's.
+            # Plain sockets keep the clients' own CPU cost low, since they share the cores with the service.
             with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
                 answer = connection.makefile("rb")
                 status: int | str = 200
@@ -199,7 +199,7 @@ def load(port: int, pictures: list[bytes], seconds: float) -> tuple[float, list[
 
 
 def read_answer(answer: BinaryIO) -> int:
-    """Read an HTTP answer whole; its status."""
+    """Read an HTTP response and return its status."""
     status, length = answer.readline().split(), 0
     if not status:
         raise ConnectionResetError
@@ -211,7 +211,7 @@ def read_answer(answer: BinaryIO) -> int:
 
 
 def memory(port: int) -> float:
-    """Memory of the service's processes, in MB, shared pages counted once."""
+    """Memory of the service's processes in MB, with shared pages counted once (PSS)."""
     total = 0
     for entry in Path("/proc").iterdir():
         try:

@@ -1,10 +1,10 @@
-"""Prefect flows: when and where DVC's stages run. What they compute is DVC's and the library's."""
+"""Prefect flows that schedule and run the DVC stages."""
 
 import os
 from pathlib import Path
 
-# Before Prefect is imported: its data base lies in the checkout unless the user says otherwise.
+# Set before Prefect is imported: its database is in the checkout by default.
 os.environ.setdefault("PREFECT_HOME", str(Path(__file__).resolve().parents[1] / "work" / "prefect"))
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-# How long a model waits before it asks again for a place on the machine.
+# Polling interval for a free concurrency slot, in seconds.
 os.environ.setdefault("PREFECT_SERVER_CONCURRENCY_MAXIMUM_CONCURRENCY_SLOT_WAIT_SECONDS", "1")

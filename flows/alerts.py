@@ -1,4 +1,4 @@
-"""A failed flow tells somebody, if params.yaml names one."""
+"""Notifications about failed flows."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from flows.settings import read_flow_settings
 
 
 def alert(flow: Flow, flow_run: FlowRun, state: State) -> None:
-    """State hook: post to the URL, or notify by the Prefect block, that params.yaml: flows.alert names."""
+    """State hook: send a notification to the URL or Prefect block set by params.yaml: flows.alert."""
     target = read_flow_settings().alert
     if not target:
         return
@@ -31,5 +31,5 @@ def alert(flow: Flow, flow_run: FlowRun, state: State) -> None:
         else:
             block: Any = Block.load(target)
             block.notify(text, subject=f"zerotag: {flow.name} failed")
-    except Exception as error:  # whatever a notification service throws must not hide why the flow failed
-        get_run_logger().warning("params.yaml: flows.alert = %s could not be told: %s", target, error)
+    except Exception as error:  # a failed notification must not hide why the flow failed
+        get_run_logger().warning("params.yaml: flows.alert = %s: notification failed: %s", target, error)

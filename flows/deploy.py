@@ -1,4 +1,4 @@
-"""Serve the flows: `python -m flows.deploy` starts a Prefect server where none is set, and the deployments on it."""
+"""Serve the deployments: `python -m flows.deploy` also starts a Prefect server if PREFECT_API_URL is not set."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ PORT = os.environ.get("ZEROTAG_PREFECT_PORT", "4200")
 
 
 def main() -> None:
-    """Serve until interrupted."""
+    """Serve the deployments until interrupted."""
     if "PREFECT_API_URL" not in os.environ:
         with_server()
         return
@@ -40,18 +40,22 @@ def main() -> None:
 
 
 def with_server() -> None:
-    """Start a server, then this module again with its address; stop both together."""
+    """Start a server, run this module again with its URL, and stop both together."""
     url = f"http://127.0.0.1:{PORT}/api"
     Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", PORT]
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that a service manager's stop stops both
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that SIGTERM stops both
     server = subprocess.Popen(command, env={**os.environ, "PREFECT_UI_API_URL": url})
     try:
         while not _healthy(url):
             if server.poll() is not None:
-                raise SystemExit(f"The Prefect server did not start on port {PORT}; ZEROTAG_PREFECT_PORT sets another.")
+                raise SystemExit(
+                    f"The Prefect server did not start on port {PORT}. Set another port with ZEROTAG_PREFECT_PORT."
+                )
             time.sleep(0.5)
-        print(f"\nOpen http://127.0.0.1:{PORT} - deployments, runs, artifacts. Ctrl+C ends it.\n", flush=True)
+        print(
+            f"\nOpen http://127.0.0.1:{PORT} for deployments, runs and artifacts. Press Ctrl+C to stop.\n", flush=True
+        )
         subprocess.run([sys.executable, "-m", "flows.deploy"], env={**os.environ, "PREFECT_API_URL": url})
     except KeyboardInterrupt:
         pass

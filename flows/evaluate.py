@@ -1,4 +1,4 @@
-"""Judge any trained model on any configured source, with the data validation in front."""
+"""Evaluate any trained model on any configured source, after data validation."""
 
 import json
 import tempfile
@@ -30,15 +30,15 @@ def find_model(model: str) -> Model:
     """Load a model.
 
     Args:
-        model: champion, the path of a training folder, or REVISION:PATH.
+        model: `champion`, the path of a model folder, or REVISION:PATH.
 
     Raises:
-        ZerotagError: there is no such model.
+        ZerotagError: the model does not exist.
     """
     if model == "champion":
         champion = read_champion()
         if champion is None:
-            raise ZerotagError("There is no champion yet: run the flow retrain, or name models/BACKBONE/METHOD.")
+            raise ZerotagError("There is no champion yet. Run the retrain flow, or give models/BACKBONE/METHOD.")
         return load_model(champion.folder() / "model")
     revision, colon, path = model.partition(":")
     if not colon:
@@ -50,7 +50,7 @@ def find_model(model: str) -> Model:
 
 @task(task_run_name="validate {source}", tags=["zerotag", "validation"])
 def prepare(source: str, changes: list[str]) -> Path:
-    """Bring a source up to date and validate it: in this checkout, or with other parameters in one of its own."""
+    """Update and validate a source, in this checkout or, with other parameters, in a separate workspace."""
     params = read_params()
     wanted = change_params(params, [f"source={source}", *changes] if source else changes)
     folder = Path() if wanted == params else workspace(Path("work/evaluate") / wanted["source"], wanted)
@@ -64,14 +64,14 @@ def prepare(source: str, changes: list[str]) -> Path:
 
 
 @task(task_run_name="figures", tags=["zerotag"])
-def judge(model: Model, folder: Path) -> dict[str, Any]:
-    """All figures on the source's test photos and tags; seen are those that this model was trained on."""
+def compute_metrics(model: Model, folder: Path) -> dict[str, Any]:
+    """Compute all metrics on the source's test photos; seen tags are those the model was trained on."""
     params = read_params(folder / "params.yaml")
     dataset = Dataset.read(folder / "prepared")
     tags = Vocabulary.read(folder / "words", folder / "split.csv")
     vocabulary = tags.seen_by(model.vocabulary)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    # No decoding processes: Prefect runs threads in this one, which must not be forked.
+    # No worker processes: Prefect runs threads in this process, so it must not be forked.
     principal = principal_vectors(model, dataset, dataset.test, device, params["features"]["batch"], None, workers=0)
     labels = dataset.labels[dataset.test][:, dataset.columns(vocabulary.tags)].tocsr()
     return evaluate(principal, labels, vocabulary, [], dataset.test, 0).metrics
@@ -83,17 +83,17 @@ def evaluate_model(
     source: Literal["", "scenes", "csv", "coco", "nus-wide"] = "",
     changes: list[str] | None = None,
 ) -> State:
-    """Judge a trained model; the figures are recorded in work/evaluations/ and shown as an artifact.
+    """Evaluate a trained model. The metrics are saved to work/evaluations/ and shown as an artifact.
 
     Args:
-        model: champion, the path of a training folder (models/BACKBONE/METHOD), or REVISION:PATH of one that DVC keeps.
-        source: whose test photos judge; empty for the one of params.yaml.
-        changes: parameters that differ, as NAME=VALUE: split.kind=random.
+        model: `champion`, a model folder (models/BACKBONE/METHOD), or REVISION:PATH of a model tracked by DVC.
+        source: source of the test photos; empty for the one in params.yaml.
+        changes: parameter overrides as NAME=VALUE, for example split.kind=random.
     """
     with hold(LOCK, "the flow evaluate"):
         folder = prepare(source, changes or [])
         chosen = find_model(model)
-        metrics = judge(chosen, folder)
+        metrics = compute_metrics(chosen, folder)
     now = datetime.now(UTC)
     record = {
         "time": now.isoformat(timespec="seconds"),

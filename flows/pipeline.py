@@ -1,4 +1,4 @@
-"""DVC from a flow: run stages with their output in the flow's log, ask what changed, version a folder.
+"""DVC operations for flows: run stages with their output in the flow's log, query changes, version a folder.
 
 The current folder is the checkout.
 """
@@ -21,33 +21,33 @@ from prefect.logging import get_run_logger
 from zerotag.errors import ZerotagError
 from zerotag.files import write_aside
 
-# One flow at a time works on a checkout.
+# Only one flow at a time runs in a checkout.
 LOCK = Path("work/flow.lock")
 _DVC = [sys.executable, "-m", "dvc"]
-# A progress bar is redrawn many times a second; the log takes a line of it this often.
+# Interval at which progress bars are logged, in seconds.
 _PROGRESS_SECONDS = 10.0
 
 
 def stamped(name: str) -> Callable[[], str]:
-    """A flow run's name: NAME and the time."""
+    """Return a generator of flow run names: NAME and the time."""
     return lambda: f"{name} {datetime.now():%Y-%m-%d %H:%M:%S}"
 
 
 def repro(
     *targets: str, options: tuple[str, ...] = (), folder: Path = Path(), environment: dict[str, str] | None = None
 ) -> None:
-    """Run `dvc repro TARGETS`; its output goes to the flow's log line by line.
+    """Run `dvc repro TARGETS` and stream its output to the flow's log.
 
-    The stages end with the flow: when this process is killed, so are they.
+    If this process is killed, its stages are killed too.
 
     Args:
-        targets: stages; what they depend on runs as well where it changed.
-        options: of dvc repro.
+        targets: stages to run, with their changed dependencies.
+        options: options of `dvc repro`.
         folder: a checkout.
-        environment: more variables for the stages.
+        environment: additional environment variables for the stages.
 
     Raises:
-        ZerotagError: a stage failed; with the last lines that it said.
+        ZerotagError: a stage failed; the message contains the last lines of its output.
     """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     child = subprocess.Popen(
@@ -60,7 +60,7 @@ def repro(
         errors="replace",
         start_new_session=True,
     )
-    # Reads nothing as long as this process lives; when its end of the pipe closes, kills the stages.
+    # Blocks on the pipe while this process is alive, and kills the stages when it closes.
     watch = subprocess.Popen(
         ["sh", "-c", f"read _; kill -KILL -- -{child.pid}"], stdin=subprocess.PIPE, start_new_session=True
     )
@@ -76,7 +76,7 @@ def repro(
 
 
 def _follow(child: subprocess.Popen[str]) -> list[str]:
-    """Log a process's output; returns its last lines."""
+    """Log a process's output and return its last lines."""
     log, said, bar = get_run_logger(), [""], 0.0
     for line in child.stdout or ():
         line = line.rstrip()
@@ -92,10 +92,10 @@ def _follow(child: subprocess.Popen[str]) -> list[str]:
 
 
 def changes(targets: list[str]) -> list[str]:
-    """What `dvc status` finds changed for stages: files, parameters, commands. Empty: they are up to date.
+    """Changed files, parameters and commands of stages according to `dvc status`; empty if they are up to date.
 
     Raises:
-        ZerotagError: DVC cannot tell.
+        ZerotagError: `dvc status` failed.
     """
     found: list[str] = []
     for stage, parts in json.loads(_dvc("status", "--json", "--with-deps", *targets)).items():
@@ -118,12 +118,12 @@ def _flatten(names: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def add(folder: Path) -> None:
-    """`dvc add`: version a folder; what Git keeps of it is FOLDER.dvc."""
+    """Version a folder with `dvc add`; Git tracks FOLDER.dvc."""
     _dvc("add", "--quiet", str(folder))
 
 
 def workspace(folder: Path, params: dict[str, Any]) -> Path:
-    """A second checkout with other parameters, which shares DVC's cache and the data with this one."""
+    """Create a second workspace with other parameters, which shares DVC's cache and the data with this checkout."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("src", "stages"):
         shutil.copytree(name, folder / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
@@ -144,7 +144,7 @@ def workspace(folder: Path, params: dict[str, Any]) -> Path:
 
 
 def fetch_model(model: str, revision: str, target: Path) -> None:
-    """`dvc get`: the files of a model as a Git revision has them."""
+    """Download a model from a Git revision with `dvc get`."""
     _dvc("get", ".", model, "--rev", revision, "--out", str(target), "--quiet")
 
 

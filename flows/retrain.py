@@ -1,4 +1,4 @@
-"""Look for a reason to retrain; train challengers; promote only one that is better than the champion."""
+"""Check whether retraining is needed, train challengers, and promote the best one if it beats the champion."""
 
 import json
 from datetime import datetime
@@ -27,7 +27,7 @@ from zerotag.training.model import load_model
 
 @task(task_run_name="reasons", tags=["zerotag"])
 def find_reasons(champion: Champion | None, settings: RetrainSettings) -> tuple[list[str], bool]:
-    """Reasons to retrain, and whether models have to be trained again though DVC finds nothing changed."""
+    """Find reasons to retrain, and whether to force training because DVC finds no change."""
     params = read_params()
     targets = [f"evaluate@{backbone}-{method}" for backbone in params["backbones"] for method in params["methods"]]
     changed = [f"changed: {what}" for what in changes(targets)]
@@ -41,8 +41,8 @@ def find_reasons(champion: Champion | None, settings: RetrainSettings) -> tuple[
 
 
 @task(task_run_name="champion against {backbone} {method}", tags=["zerotag"])
-def judge(champion: Champion, backbone: str, method: str, settings: RetrainSettings) -> Comparison:
-    """Compare on the same test photos."""
+def compare_with_champion(champion: Champion, backbone: str, method: str, settings: RetrainSettings) -> Comparison:
+    """Compare a challenger with the champion on the same test photos."""
     params = read_params()
     return compare(
         load_model(champion.folder() / "model"),
@@ -51,13 +51,13 @@ def judge(champion: Champion, backbone: str, method: str, settings: RetrainSetti
         params["features"]["batch"],
         settings.bootstrap,
         params["seed"],
-        workers=0,  # Prefect runs threads in this process: it must not be forked
+        workers=0,  # Prefect runs threads in this process, so it must not be forked
     )
 
 
 @task(task_run_name="promote {backbone} {method}", tags=["zerotag"])
 def promote_challenger(backbone: str, method: str, reason: str) -> Champion:
-    """Package the model, keep it with DVC, and make it the champion: the last step, and one rename."""
+    """Package the model, version it with DVC, and make it the champion. The last step is an atomic rename."""
     repro("package")
     metrics = json.loads(Path(f"evaluation/{backbone}/{method}/metrics.json").read_text(encoding="utf-8"))
     trained_on = profile(Dataset.read(Path("prepared")))
@@ -69,10 +69,10 @@ def promote_challenger(backbone: str, method: str, reason: str) -> Champion:
 
 @flow(name="retrain", flow_run_name=stamped("retrain"), on_failure=[alert], on_crashed=[alert])
 def retrain(force: bool = False) -> State:
-    """Retrain if there is a reason, and promote the best challenger if it is better than the champion.
+    """Retrain if there is a reason, and promote the best challenger if it beats the champion.
 
     Args:
-        force: retrain without a reason.
+        force: retrain even without a reason.
     """
     with hold(LOCK, "the flow retrain"):
         return _retrain(force)
@@ -85,7 +85,7 @@ def _retrain(force: bool) -> State:
     if force:
         reasons, again = ["forced", *reasons], True
     if not reasons:
-        why = "no reason to retrain: data, parameters and code are unchanged, the model is young, nothing has drifted"
+        why = "no reason to retrain: data, parameters and code are unchanged, the model is recent, no drift detected"
         get_run_logger().info(why)
         return Completed(name="Skipped", message=why)
     for reason in reasons:
@@ -97,7 +97,8 @@ def _retrain(force: bool) -> State:
     backbone, method = best_model(Path("evaluation"), params["backbones"], params["methods"], params["best_by"])
     better, why = True, "the first champion"
     if champion is not None:
-        better, why = judge(champion, backbone, method, settings).verdict(settings.margin, settings.zsl_tolerance)
+        comparison = compare_with_champion(champion, backbone, method, settings)
+        better, why = comparison.verdict(settings.margin, settings.zsl_tolerance)
     outcome = f"{backbone} {method} is promoted" if better else "the champion stays"
     if better:
         promote_challenger(backbone, method, f"{'; '.join(reasons)}. {why}")

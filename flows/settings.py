@@ -8,11 +8,12 @@ from zerotag.settings import from_params, read_params
 @dataclass(frozen=True)
 class FlowSettings:
     """Attributes:
-    runs_at_once: models trained at once; 0 for one a GPU, and one on a machine without.
-    retries: of a model whose training or evaluation fails.
-    retry_seconds: before the first retry; doubled before each further one.
-    alert: who hears of a failure: a URL (JSON is posted), or a Prefect notification block TYPE/NAME; empty for nobody.
-    cron: when the retraining looks for a reason.
+    runs_at_once: models trained concurrently; 0 for one per GPU, or one without a GPU.
+    retries: retries of a model whose training or evaluation fails.
+    retry_seconds: delay before the first retry; doubled for each further one.
+    alert: notification target for failures: a URL that receives JSON, or a Prefect notification block TYPE/NAME;
+        empty for none.
+    cron: schedule of the retrain flow.
     """
 
     runs_at_once: int = 0
@@ -23,7 +24,7 @@ class FlowSettings:
 
 
 def read_flow_settings() -> FlowSettings:
-    """Read them.
+    """Read the settings.
 
     Raises:
         ZerotagError: an unknown name, or a value of the wrong type.

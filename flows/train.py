@@ -1,4 +1,4 @@
-"""Bring the data up to date, validate them, then train and evaluate every backbone with every method."""
+"""Update and validate the data, then train and evaluate every backbone with every method."""
 
 import json
 import socket
@@ -27,13 +27,13 @@ from zerotag.registry.choice import best_model
 from zerotag.settings import read_params
 from zerotag.training.devices import one_gpu, runs_at_once
 
-# One limit a machine: its GPUs are what is scarce, whichever checkout wants them.
+# One concurrency limit per machine, since all its checkouts share the GPUs.
 LIMIT = f"zerotag-training-{socket.gethostname()}"
 
 
 @task(task_run_name="data, words, split, validation", tags=["zerotag", "validation"])
 def validate() -> None:
-    """Run the stages up to validation. A failed critical expectation fails the flow; nothing is trained."""
+    """Run the stages up to validation. A failed critical expectation fails the flow before training."""
     try:
         repro("validate")
     finally:
@@ -49,20 +49,20 @@ def _at_once() -> int:
 
 
 def _slot(limit: str) -> AbstractContextManager[None]:
-    # A short lease: a killed run's slot is free again within a minute or so.
+    # A short lease, so that a killed run's slot is released within about a minute.
     return concurrency(limit, lease_duration=60, strict=True)
 
 
 @task(task_run_name="features {backbone}", tags=["zerotag", "training"])
 def features(backbone: str, limit: str) -> None:
-    """Run the features stage: the methods share it, so it goes first."""
+    """Run the features stage first, since all methods share it."""
     with _slot(limit), one_gpu(Path("work"), torch.cuda.device_count() if _at_once() > 1 else 0) as environment:
         repro(f"features@{backbone}", environment=environment)
 
 
 @task(task_run_name="{backbone} {method}", tags=["zerotag", "training"])
 def train_and_evaluate(backbone: str, method: str, force: bool, limit: str) -> dict[str, Any]:
-    """Run the train and the evaluate stage of one model; a retry goes on from the last checkpoint."""
+    """Run the train and evaluate stages of one model. A retry resumes from the last checkpoint."""
     with _slot(limit), one_gpu(Path("work"), torch.cuda.device_count() if _at_once() > 1 else 0) as environment:
         if force:
             repro(f"train@{backbone}-{method}", options=("--force", "--single-item"), environment=environment)
@@ -71,10 +71,10 @@ def train_and_evaluate(backbone: str, method: str, force: bool, limit: str) -> d
 
 
 def train_models(force: bool) -> State:
-    """The tasks of a training, in the flow that calls; a model that fails does not take the others down.
+    """Submit the training tasks in the calling flow. A model that fails does not affect the others.
 
     Args:
-        force: train again although nothing changed.
+        force: train even if nothing changed.
     """
     params, settings = read_params(), read_flow_settings()
     with get_client(sync_client=True) as client:
@@ -102,17 +102,17 @@ def train_models(force: bool) -> State:
     if not failed:
         repro("report")
         create_link_artifact(Path("report/index.html").resolve().as_uri(), "Report", key="report")
-    _tell(done, failed, params)
+    _create_artifacts(done, failed, params)
     if failed:
         names = ", ".join(" ".join(model) for model in failed)
-        return Failed(message=f"{len(failed)} of {len(runs)} models failed: {names}; the others are done")
+        return Failed(message=f"{len(failed)} of {len(runs)} models failed: {names}; the others completed")
     return Completed(message=f"{len(done)} models trained and evaluated")
 
 
-def _tell(
+def _create_artifacts(
     done: dict[tuple[str, str], dict[str, Any]], failed: dict[tuple[str, str], State], params: dict[str, Any]
 ) -> None:
-    """Artifacts: the table of figures, and the summary."""
+    """Create artifacts: the table of metrics and the summary."""
     columns = [(task, name) for task in ("zsl", "gzsl") for name in ("f1@3", "f1@5", "map")]
     rows: list[dict[str, Any]] = [
         {
@@ -122,7 +122,7 @@ def _tell(
         }
         for (backbone, method), metrics in sorted(done.items())
     ]
-    create_table_artifact(rows, key="figures", description="Percent, on this run's test photos")
+    create_table_artifact(rows, key="figures", description="Percent, on the test photos of this run")
     lines = [f"# {params['source']}: {len(done)} of {len(done) + len(failed)} models", ""]
     if done and not failed:
         best = best_model(Path("evaluation"), params["backbones"], params["methods"], params["best_by"])
@@ -136,10 +136,10 @@ def _tell(
 
 @flow(name="train", flow_run_name=stamped("train"), on_failure=[alert], on_crashed=[alert])
 def train(force: bool = False) -> State:
-    """Train and evaluate every backbone with every method, on data brought up to date and validated.
+    """Train and evaluate every backbone with every method, on updated and validated data.
 
     Args:
-        force: train again although nothing changed.
+        force: train even if nothing changed.
     """
     with hold(LOCK, "the flow train"):
         return train_models(force)

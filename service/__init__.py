@@ -1,1 +1,1 @@
-"""The service: tags and search over HTTP, and a page to try it on."""
+"""HTTP service for tagging and search, with a web page."""

@@ -1,4 +1,4 @@
-"""What the service answers: the types of its OpenAPI description."""
+"""Request and response models of the HTTP API."""
 
 from typing import Any
 
@@ -9,17 +9,17 @@ class TagAnswer(BaseModel):
     """A tag of a photo."""
 
     tag: str
-    score: float = Field(description="The largest dot product of the word's vector and the photo's principal vectors.")
-    seen: bool | None = Field(description="Seen in training; null for a word outside of the vocabulary.")
-    probability: float = Field(description="The score, calibrated.", ge=0, le=1)
-    principal_vector: int = Field(description="Which principal vector won, from 0.", ge=0)
+    score: float = Field(description="Maximum dot product of the word vector with the photo's principal vectors.")
+    seen: bool | None = Field(description="Seen in training; null for a word outside the vocabulary.")
+    probability: float = Field(description="Calibrated score.", ge=0, le=1)
+    principal_vector: int = Field(description="Index of the principal vector with the maximum, from 0.", ge=0)
 
 
 class Spent(BaseModel):
-    """Milliseconds."""
+    """Time per step in milliseconds."""
 
     decode: float
-    network: float = Field(description="Waiting for a batch and the network itself.")
+    network: float = Field(description="Queueing and inference.")
     score: float
 
 
@@ -27,21 +27,21 @@ class PhotoTags(BaseModel):
     """Tags of a photo."""
 
     tags: list[TagAnswer]
-    missing: list[str] = Field(description="Words of the request that have no vector.")
+    missing: list[str] = Field(description="Requested words without a word vector.")
     model: str = Field(description="Name and version of the model.")
     milliseconds: Spent
 
 
 class BatchPhoto(BaseModel):
-    """One photo of a batch: its tags, or why it has none."""
+    """Result for one photo of a batch: its tags, or an error."""
 
-    photo: str = Field(description="The file's name in the request.")
+    photo: str = Field(description="File name in the request.")
     tags: list[TagAnswer] = []
     error: str | None = None
 
 
 class BatchTags(BaseModel):
-    """Tags of many photos."""
+    """Tags of a batch of photos."""
 
     photos: list[BatchPhoto]
     missing: list[str]
@@ -50,75 +50,79 @@ class BatchTags(BaseModel):
 
 
 class SearchRequest(BaseModel):
-    """Words to search for."""
+    """A search query."""
 
-    words: list[str] = Field(min_length=1, description="All of these; a photo's score is the least of theirs.")
-    without: list[str] = Field([], description="None of these may fit a photo as well as the words do.")
+    words: list[str] = Field(
+        min_length=1, description="Words that must all match; a photo's score is the minimum over them."
+    )
+    without: list[str] = Field(
+        [], description="Excluded words: a photo that matches one of them as well as `words` is dropped."
+    )
     limit: int = Field(20, ge=1, le=200)
     offset: int = Field(0, ge=0, le=10_000)
 
 
 class Found(BaseModel):
-    """A photo of the index."""
+    """A search result."""
 
-    photo: str = Field(description="Its path below the photos' root.")
+    photo: str = Field(description="Path below the photo root.")
     score: float
 
 
 class SearchAnswer(BaseModel):
-    """Photos, the best first."""
+    """Search results, best first."""
 
     photos: list[Found]
-    next: int | None = Field(description="The offset of the next page; null on the last one.")
-    indexed: int = Field(description="How many photos the index holds.")
+    next: int | None = Field(description="Offset of the next page; null on the last page.")
+    indexed: int = Field(description="Number of photos in the index.")
     milliseconds: float
 
 
 class IndexRequest(BaseModel):
-    """What to bring into the index."""
+    """Photos and folders to index."""
 
     paths: list[str] = Field([""], min_length=1, max_length=1000, description="Photos or folders below the root.")
 
 
 class IndexAnswer(BaseModel):
-    """What an indexing did. Ask again while `remaining` is more than 0."""
+    """Result of an index update. Repeat the request while `remaining` is greater than 0."""
 
-    added: int = Field(description="Photos that are new or have changed.")
+    added: int = Field(description="New or changed photos.")
     unchanged: int
-    removed: int = Field(description="Photos that are gone from the folder.")
-    refused: dict[str, str] = Field(description="Photos that cannot be used, and why.")
-    remaining: int = Field(description="Photos that were not reached in time.")
-    indexed: int = Field(description="How many photos the index holds now.")
+    removed: int = Field(description="Photos deleted from the folder.")
+    refused: dict[str, str] = Field(description="Photos that could not be read, with the reason.")
+    remaining: int = Field(description="Photos not reached within the time limit.")
+    indexed: int = Field(description="Number of photos in the index after the update.")
 
 
 class Removed(BaseModel):
-    """What was taken out of the index."""
+    """Result of a removal from the index."""
 
     removed: int
     indexed: int
 
 
 class IndexState(BaseModel):
-    """The index."""
+    """State of the index."""
 
     indexed: int
-    root: bool = Field(description="Whether a folder of photos is configured.")
+    root: bool = Field(description="Whether a photo root is configured.")
 
 
 class ModelAnswer(BaseModel):
-    """What is served."""
+    """The deployed model."""
 
     name: str
     version: str
     tags: int = Field(description="Size of the vocabulary.")
     seen: int
     unseen: int
-    words: int = Field(description="How many words have a vector.")
-    info: dict[str, Any] = Field(description="How it was made: figures, data, versions, licences.")
-    calibration: dict[str, Any] = Field(description="How well probabilities fit, on the test photos.")
+    words: int = Field(description="Number of words with a word vector.")
+    info: dict[str, Any] = Field(description="Metrics, data, dependency versions and licences.")
+    calibration: dict[str, Any] = Field(description="Reliability of the probabilities on the test photos.")
 
 
 class Problem(BaseModel):
-    """Why a request was refused."""
+    """Error response."""
 
     error: str

@@ -1,4 +1,4 @@
-"""The HTTP interface: FastAPI in front of the tagger, the index and the batched network."""
+"""The HTTP API: a FastAPI application for the tagger, the index and the batched network."""
 
 import io
 import time
@@ -44,40 +44,40 @@ from zerotag.serving.tagger import PHOTO_SUFFIXES, Tag, Tagger, Words
 
 PAGE = Path(__file__).parent / "page"
 
-# (B, S, S, 3) uint8 -> (B, M, d): the network, wherever it runs.
+# (B, S, S, 3) uint8 -> (B, M, d): the network, local or remote.
 Embed = Callable[[np.ndarray], Coroutine[Any, Any, np.ndarray]]
 
-Top = Annotated[int, Form(ge=1, le=1000, description="How many tags.")]
-Threshold = Annotated[float, Form(ge=0, le=1, description="Leave out tags less probable than this.")]
+Top = Annotated[int, Form(ge=1, le=1000, description="Maximum number of tags.")]
+Threshold = Annotated[float, Form(ge=0, le=1, description="Minimum probability of a tag.")]
 Vocabulary = Annotated[
-    list[str], Form(description="Words to choose from, any words; also several with commas between. Default: all tags.")
+    list[str], Form(description="Candidate words, repeated or comma-separated. Default: all tags of the vocabulary.")
 ]
-TaskOption = Annotated[Literal["all", "unseen"], Form(description="`unseen`: only words never seen in training.")]
+TaskOption = Annotated[Literal["all", "unseen"], Form(description="`unseen`: only words not seen in training.")]
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": reason}
     for status, reason in {
-        400: "Not a request that can be read",
-        401: "The API key is missing or wrong",
-        403: "Outside of the photos' root, or no root is configured",
+        400: "Malformed request",
+        401: "Missing or invalid API key",
+        403: "Path outside the photo root, or no photo root configured",
         404: "No such photo",
-        408: "The request came too slowly",
+        408: "Request body took too long to arrive",
         413: "Too large",
-        415: "Not the content type that is expected",
-        422: "Not a picture, an option out of range, or no word with a vector",
-        503: "Busy; try again after Retry-After seconds",
+        415: "Unsupported content type",
+        422: "Not an image, an option out of range, or no word with a word vector",
+        503: "Busy; retry after Retry-After seconds",
     }.items()
 }
 
 
 class _Service:
-    """What the requests share in one process."""
+    """State shared by the requests of a process."""
 
     def __init__(self, settings: ServeSettings):
         self.settings = settings
         self.slots = Slots(-(-settings.queue // settings.processes))
 
-    # Loaded when the process begins to serve, not where this module is only imported to start other processes.
+    # Loaded lazily: this module is also imported by processes that only start other processes.
     @cached_property
     def tagger(self) -> Tagger:
         return Tagger(self.settings.package)
@@ -95,27 +95,27 @@ class _Service:
         return RequestLog(self.settings.path(self.settings.log) if self.settings.log else None, self.version)
 
     def load(self) -> None:
-        """Have the first request find everything ready."""
+        """Load everything before the first request."""
         _ = self.tagger.lexicon_words, len(self.index), self.log
 
     @property
     def root(self) -> Path:
         if not self.settings.root:
-            raise HTTPException(403, "No folder of photos is configured: set serve.root (ZEROTAG_ROOT).")
+            raise HTTPException(403, "No photo root is configured. Set serve.root in params.yaml, or ZEROTAG_ROOT.")
         return self.settings.path(self.settings.root)
 
     def words(self, given: list[str], task: Literal["all", "unseen"]) -> Words:
         words = [word.strip() for text in given for word in text.split(",") if word.strip()]
         if given and not words:
-            raise ZerotagError("The vocabulary holds no word.")
+            raise ZerotagError("The vocabulary contains no word.")
         self.check_number(words)
         return self.tagger.words(words, task)
 
     def check_number(self, words: list[str]) -> None:
         if len(words) > self.settings.max_words:
-            raise ZerotagError(f"{len(words):,} words are more than the {self.settings.max_words:,} allowed.")
+            raise ZerotagError(f"{len(words):,} words exceed the limit of {self.settings.max_words:,}.")
         if any(len(word) > 100 for word in words):
-            raise ZerotagError("A word has more than 100 letters.")
+            raise ZerotagError("A word is longer than 100 characters.")
 
     def inside(self, path: str) -> Path:
         try:
@@ -125,9 +125,7 @@ class _Service:
 
     def decode(self, photo: bytes, name: str) -> np.ndarray:
         if len(photo) > self.settings.max_bytes:
-            raise HTTPException(
-                413, f"{name}: {len(photo):,} bytes are more than the {self.settings.max_bytes:,} allowed."
-            )
+            raise HTTPException(413, f"{name}: {len(photo):,} bytes exceed the limit of {self.settings.max_bytes:,}.")
         return self.tagger.pixels(photo, name, self.settings.max_pixels)
 
 
@@ -145,11 +143,11 @@ def _name(upload: UploadFile) -> str:
 
 
 def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
-    """The application.
+    """Create the application.
 
     Args:
-        settings: of the service.
-        embed: runs the network on a batch of pictures.
+        settings: settings of the service.
+        embed: runs the network on a batch of photos.
     """
     service = _Service(settings)
 
@@ -162,15 +160,15 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
         title="zerotag",
         version="1",
         lifespan=lifespan,
-        description="Tags for photographs and search by any word, words never seen in training included.",
-        docs_url=None,  # they load from a CDN
+        description="Open-vocabulary tagging and search of photographs, including words not seen in training.",
+        docs_url=None,  # loads assets from a CDN
         redoc_url=None,
     )
-    key = APIKeyHeader(name="X-API-Key", auto_error=False, description="Only when one is configured.")
+    key = APIKeyHeader(name="X-API-Key", auto_error=False, description="Required if an API key is configured.")
     api = APIRouter(dependencies=[Depends(key)], responses=_REFUSALS)
 
     async def slot():
-        # Taken when the body has arrived: slow clients take nobody's place.
+        # Taken after the body has arrived, so that slow clients occupy no slot.
         with service.slots.take():
             yield
 
@@ -181,13 +179,13 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
 
     @api.post("/tag", response_model=PhotoTags, dependencies=[working])
     async def tag(
-        photo: Annotated[UploadFile, File(description="An encoded photo: JPEG, PNG, WebP, GIF, TIFF, BMP.")],
+        photo: Annotated[UploadFile, File(description="An image file: JPEG, PNG, WebP, GIF, TIFF or BMP.")],
         top: Top = 10,
         threshold: Threshold = 0.0,
         vocabulary: Vocabulary = [],  # noqa: B006
         task: TaskOption = "all",
     ) -> Any:
-        """Tag one photo."""
+        """Tag a photo."""
         spent: dict[str, float] = {}
         words = service.words(vocabulary, task)
         data = await photo.read()
@@ -202,15 +200,15 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
 
     @api.post("/tag/batch", response_model=BatchTags, dependencies=[working])
     async def tag_batch(
-        photos: Annotated[list[UploadFile], File(description="Encoded photos.")],
+        photos: Annotated[list[UploadFile], File(description="Image files.")],
         top: Top = 10,
         threshold: Threshold = 0.0,
         vocabulary: Vocabulary = [],  # noqa: B006
         task: TaskOption = "all",
     ) -> Any:
-        """Tag many photos; one that cannot be used fails alone."""
+        """Tag a batch of photos. Photos that cannot be decoded are reported individually."""
         if len(photos) > settings.max_photos:
-            raise HTTPException(413, f"{len(photos)} photos are more than the {settings.max_photos} allowed at once.")
+            raise HTTPException(413, f"{len(photos)} photos exceed the limit of {settings.max_photos} per request.")
         spent: dict[str, float] = {}
         words = service.words(vocabulary, task)
         answers, pixels, sizes = [BatchPhoto(photo=_name(photo)) for photo in photos], {}, {}
@@ -237,12 +235,12 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
 
     @api.post("/search", response_model=SearchAnswer, dependencies=[working])
     def search(wanted: SearchRequest) -> Any:
-        """Find photos of the index by any words."""
+        """Search the index by any words."""
         service.check_number([*wanted.words, *wanted.without])
         spent: dict[str, float] = {}
         with _timed("search", spent):
             words, without = search_words(service.tagger, wanted.words, wanted.without)
-            # One more than asked for says whether there is a next page.
+            # Fetch one more result to know whether there is a next page.
             hits = service.index.search(
                 words.vectors, without.vectors if without else None, wanted.limit + 1, wanted.offset
             )
@@ -258,12 +256,12 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
 
     @api.get("/index", response_model=IndexState)
     def index_state() -> Any:
-        """How many photos the index holds."""
+        """Get the state of the index."""
         return {"indexed": len(service.index), "root": bool(settings.root)}
 
     @api.post("/index", response_model=IndexAnswer, dependencies=[working])
     def index_photos(wanted: IndexRequest) -> Any:
-        """Bring photos and folders into the index; unchanged photos are passed over, missing ones taken out."""
+        """Index photos and folders. Unchanged photos are skipped, deleted photos are removed."""
         for path in wanted.paths:
             service.inside(path)
         until = time.monotonic() + settings.index_seconds
@@ -279,9 +277,11 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
 
     @api.delete("/index", response_model=Removed, dependencies=[working])
     def index_remove(
-        path: Annotated[list[str], Query(min_length=1, max_length=1000, description="Photos or folders; '' for all.")],
+        path: Annotated[
+            list[str], Query(min_length=1, max_length=1000, description="Photos or folders; empty for all.")
+        ],
     ) -> Any:
-        """Take photos, or folders of photos, out of the index; the files stay."""
+        """Remove photos or folders from the index. The files are not deleted."""
         prefixes = tuple(each.rstrip("/") + "/" if each.strip("/") else "" for each in path)
         photos = [photo for photo in service.index.stamps() if photo in path or photo.startswith(prefixes)]
         service.index.remove(photos)
@@ -290,11 +290,11 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
     @api.get(
         "/photo/{path:path}",
         response_class=Response,
-        responses={200: {"content": {"image/jpeg": {}}, "description": "A small JPEG of the photo."}},
+        responses={200: {"content": {"image/jpeg": {}}, "description": "JPEG thumbnail of the photo."}},
         dependencies=[working],
     )
     def photo(path: str, side: Annotated[int, Query(ge=16, le=2048)] = 320) -> Response:
-        """A photo below the root, scaled down."""
+        """Get a thumbnail of a photo below the photo root."""
         file = service.inside(path)
         if not file.is_file() or file.suffix.lower() not in PHOTO_SUFFIXES:
             raise HTTPException(404, f"{path}: not a photo.")
@@ -306,7 +306,7 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
 
     @api.get("/model", response_model=ModelAnswer)
     def model() -> Any:
-        """What is served."""
+        """Describe the deployed model."""
         tagger = service.tagger
         seen = int(tagger.vocabulary.seen.sum())
         return {
@@ -334,7 +334,7 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         wanted = "multipart/form-data" if request.url.path.startswith("/tag") else "application/json"
         if request.method == "POST" and kind != wanted:
-            return problem(415, f"Send {wanted}, not {kind or 'a body without a content type'}.")
+            return problem(415, f"Send {wanted} instead of {kind or 'a body without a content type'}.")
         return problem(422, "; ".join(_explain(each) for each in error.errors()[:5]))
 
     @app.exception_handler(HTTPException)
@@ -347,7 +347,7 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
 
     app.include_router(api)
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
-    # A batch request holds several photos, and a form has its own few bytes.
+    # A batch request contains several photos, plus the overhead of multipart encoding.
     body_bytes = settings.max_bytes * 2 + 1_000_000
     app.add_middleware(
         Limits,
@@ -369,5 +369,5 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
 def _explain(error: Any) -> str:
     name = ".".join(str(part) for part in error["loc"][1:]) or "body"
     if error["type"] == "value_error" and name.startswith("photo"):
-        return f"{name}: send the photo's file itself, not a text or an address"
+        return f"{name}: send the image file itself, not text or a URL"
     return f"{name}: {error['msg']}"

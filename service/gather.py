@@ -1,4 +1,4 @@
-"""Photos that wait for the network go to it together: a call to its process costs more than decoding a photo."""
+"""Batch waiting photos into one call to the network's process, which costs more than decoding a photo."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -7,11 +7,11 @@ import numpy as np
 
 
 class Gather:
-    """One call at a time; what arrives meanwhile goes with the next.
+    """Make one call at a time; requests that arrive meanwhile are batched into the next one.
 
     Args:
-        embed: runs the network on a batch of pictures, (B, S, S, 3) -> (B, M, d).
-        limit: most photos of a call, unless one request alone has more.
+        embed: runs the network on a batch of photos, (B, S, S, 3) -> (B, M, d).
+        limit: maximum number of photos per call, unless a single request has more.
     """
 
     def __init__(self, embed: Callable[[np.ndarray], Awaitable[np.ndarray]], limit: int):
@@ -35,12 +35,12 @@ class Gather:
             taken, self._waiting = self._waiting[:count], self._waiting[count:]
             try:
                 found = await self._embed(np.concatenate([pixels for pixels, _ in taken]))
-            except Exception as error:  # whatever it is, the requests that wait for it have to hear of it
+            except Exception as error:  # forward any error to the waiting requests
                 for _, answer in taken:
                     if not answer.done():
                         answer.set_exception(error)
                 continue
             for (_, answer), own in zip(taken, np.split(found, ends[: count - 1]), strict=True):
-                if not answer.done():  # or its client has gone
+                if not answer.done():  # the client may have disconnected
                     answer.set_result(own)
         self._task = None

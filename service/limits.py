@@ -1,4 +1,4 @@
-"""What a request may cost, decided before its body is read."""
+"""Request limits, enforced before and while the body is read."""
 
 import asyncio
 import hmac
@@ -13,29 +13,29 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 T = TypeVar("T")
 
-# What anyone may see when an API key is set: the page asks for the key, the figures of the model are no secret.
+# Paths that need no API key: the page prompts for it, and the API description is not secret.
 _OPEN = ("/", "/page", "/openapi.json")
 
 
 def busy() -> HTTPException:
-    """The service has as much to do as it can."""
-    return HTTPException(503, "The service is busy. Try again in a second.", {"Retry-After": "1"})
+    """Error for a service at capacity."""
+    return HTTPException(503, "The service is busy. Retry in a second.", {"Retry-After": "1"})
 
 
 async def ask_again(ask: Callable[[], Awaitable[T]], seconds: float, *lost: type[Exception], attempts: int = 3) -> T:
-    """Ask another process that keeps no state; asking again does no harm when the answer is lost.
+    """Call a stateless process, and retry if the response is lost.
 
-    Two ways of losing one were seen under load: an idle connection that the other side closes in the moment of its
-    use, and one answer in six thousand that never comes.
+    Two causes were observed under load: an idle connection that the server closes at the moment of its use, and about
+    one response in six thousand that never arrives.
 
     Args:
-        ask: asks once.
-        seconds: an answer that takes longer is lost.
-        lost: errors that mean the same.
-        attempts: how often it is asked.
+        ask: makes one call.
+        seconds: timeout of a call, after which its response counts as lost.
+        lost: exceptions that also count as a lost response.
+        attempts: maximum number of calls.
 
     Raises:
-        HTTPException: 503, no attempt was answered.
+        HTTPException: 503, all attempts failed.
     """
     for _ in range(attempts):
         with suppress(TimeoutError, *lost):
@@ -45,7 +45,7 @@ async def ask_again(ask: Callable[[], Awaitable[T]], seconds: float, *lost: type
 
 
 class Slots:
-    """A count of requests that are worked on at once."""
+    """Limit on the number of concurrent requests."""
 
     def __init__(self, limit: int):
         self.limit = limit
@@ -53,10 +53,10 @@ class Slots:
 
     @contextmanager
     def take(self) -> Iterator[None]:
-        """Hold one.
+        """Hold a slot.
 
         Raises:
-            HTTPException: 503, none is left.
+            HTTPException: 503, no slot is free.
         """
         if self.taken >= self.limit:
             raise busy()
@@ -68,14 +68,14 @@ class Slots:
 
 
 class Limits:
-    """ASGI middleware: the API key, and how many, how large and how slow requests may be.
+    """ASGI middleware that checks the API key and limits the number, size and duration of requests.
 
     Args:
-        app: what it stands before.
-        connections: most requests that are open at once.
-        body_bytes: of one request.
-        body_seconds: from the first byte of a body to its last.
-        api_key: empty for none.
+        app: the wrapped application.
+        connections: maximum number of open requests.
+        body_bytes: maximum size of a request body.
+        body_seconds: maximum time for a request body to arrive.
+        api_key: API key; empty for none.
     """
 
     def __init__(self, app: ASGIApp, connections: int, body_bytes: int, body_seconds: float, api_key: str):
@@ -86,7 +86,7 @@ class Limits:
         self._key = api_key
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or refuse it."""
+        """Handle a request, or reject it."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         request = Request(scope)
@@ -95,7 +95,7 @@ class Limits:
                 self._check_head(request)
                 await self._app(scope, self._limited(receive), send)
         except HTTPException as error:
-            # Only from here: what the application raises it answers itself.
+            # Raised by this middleware only; the application handles its own exceptions.
             response = JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
             await response(scope, receive, send)
 
@@ -105,18 +105,18 @@ class Limits:
         if self._key and not open_to_all:
             given = request.headers.get("x-api-key", "")
             if not hmac.compare_digest(given.encode(), self._key.encode()):
-                raise HTTPException(401, "Send the API key in the header X-API-Key.")
+                raise HTTPException(401, "Missing or invalid API key. Send it in the header X-API-Key.")
         length = request.headers.get("content-length", "0")
         if length.isdigit() and int(length) > self._bytes:
             raise self._too_large()
 
     def _too_large(self) -> HTTPException:
         return HTTPException(
-            413, f"The request has more than the {self._bytes:,} bytes allowed.", {"Connection": "close"}
+            413, f"The request body exceeds the limit of {self._bytes:,} bytes.", {"Connection": "close"}
         )
 
     def _limited(self, receive: Receive) -> Receive:
-        """The same, but an HTTPException once the body is too large or too slow."""
+        """Wrap `receive` to raise an HTTPException when the body is too large or too slow."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._seconds
         left = self._bytes
@@ -132,7 +132,7 @@ class Limits:
             except TimeoutError:
                 arriving = False
                 raise HTTPException(
-                    408, f"The request took longer than {self._seconds:g} s to arrive.", {"Connection": "close"}
+                    408, f"The request body took longer than {self._seconds:g} s to arrive.", {"Connection": "close"}
                 ) from None
             left -= len(message.get("body", b""))
             if left < 0:

@@ -1,4 +1,4 @@
-"""What is kept of requests: Prometheus metrics, and a log without the pictures."""
+"""Prometheus metrics, and a request log without images."""
 
 import json
 import os
@@ -14,20 +14,20 @@ from zerotag.serving.tagger import Tag
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
-LATENCY = Histogram("zerotag_step_seconds", "Time of a step of a request.", ["step"], buckets=_BUCKETS)
-PHOTOS = Counter("zerotag_photos", "Photos that got tags.")
-TAGS = Counter("zerotag_tags", "Tags given.", ["kind"])
-REFUSED = Counter("zerotag_refused", "Requests and photos that were refused.", ["status"])
+LATENCY = Histogram("zerotag_step_seconds", "Duration of a request's steps.", ["step"], buckets=_BUCKETS)
+PHOTOS = Counter("zerotag_photos", "Tagged photos.")
+TAGS = Counter("zerotag_tags", "Predicted tags.", ["kind"])
+REFUSED = Counter("zerotag_refused", "Rejected requests and photos.", ["status"])
 
 
 class RequestLog:
-    """JSON Lines, a file a day: what the drift check of the retraining reads.
+    """Request log in JSON Lines, one file per day, which the drift check of retraining reads.
 
-    A line holds time, model, the request's options, the photo's size, brightness and contrast, and the tags with
-    their scores; no picture, no file name, no address.
+    A line contains the time, the model, the request's options, the photo's size, brightness and contrast, and the tags
+    with their scores. It contains no image, file name or IP address.
 
     Args:
-        folder: where to; None for no log.
+        folder: log folder; None to disable the log.
         model: name and version.
     """
 
@@ -38,11 +38,11 @@ class RequestLog:
             folder.mkdir(parents=True, exist_ok=True)
 
     def tagged(self, pixels: np.ndarray, size: int, tags: Sequence[Tag], own_words: bool, task: str) -> None:
-        """Count a tagged photo and write its line."""
+        """Record a tagged photo."""
         PHOTOS.inc()
         for tag in tags:
             TAGS.labels("word" if tag.seen is None else "seen" if tag.seen else "unseen").inc()
-        # By the histogram: a third of the time of numpy's mean and std.
+        # From the histogram, which takes a third of the time of numpy's mean and std.
         shares = np.bincount(pixels.ravel(), minlength=256) / pixels.size
         levels = np.arange(256) / 255
         brightness = float(shares @ levels)
@@ -58,11 +58,11 @@ class RequestLog:
         )
 
     def searched(self, words: Sequence[str], without: Sequence[str], found: int) -> None:
-        """Write a search's line."""
+        """Record a search."""
         self._write(event="search", words=list(words), without=list(without), found=found)
 
     def refused(self, status: int, reason: str) -> None:
-        """Count a refusal and write its line."""
+        """Record a rejected request or photo."""
         REFUSED.labels(str(status)).inc()
         self._write(event="refused", status=status, reason=reason[:200])
 
@@ -71,7 +71,7 @@ class RequestLog:
             return
         now = datetime.now(UTC)
         line = json.dumps({"time": now.isoformat(timespec="milliseconds"), "model": self._model, **facts}) + "\n"
-        # One write to a file opened for appending: the lines of several processes do not mix.
+        # A single write in append mode, so that lines of several processes do not interleave.
         file = os.open(self._folder / f"{now:%Y-%m-%d}.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             os.write(file, line.encode())

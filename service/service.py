@@ -12,13 +12,13 @@ from service.settings import read_settings
 from zerotag.serving.runtime import Runtime
 
 SETTINGS = read_settings()
-# The queue is bounded, so that an answer which takes this long is lost.
+# The queue is bounded, so a response that takes this long is lost.
 _LOST_SECONDS = 10.0
 
 
 @bentoml.service(workers=1, traffic={"timeout": 120}, logging={"access": {"enabled": False}})
 class Network:
-    """The network, on all cores, for photos of several requests at once."""
+    """The network, on all cores, with adaptive batching across requests."""
 
     def __init__(self) -> None:
         self._runtime = Runtime(SETTINGS.package / "model.onnx", spin=False)
@@ -38,7 +38,7 @@ class Network:
     logging={"access": {"enabled": False}},
 )
 class Zerotag:
-    """Tags for photographs and search by any word."""
+    """Open-vocabulary tagging and search of photographs."""
 
     network = bentoml.depends(Network)
 
@@ -48,7 +48,7 @@ async def _embed(pixels: np.ndarray) -> np.ndarray:
     try:
         return await ask_again(lambda: network.to_async.embed(pixels), _LOST_SECONDS, aiohttp.ClientConnectionError)
     except bentoml.exceptions.BentoMLException as error:
-        # More photos are waiting than the network can take in time.
+        # The batch queue is longer than the network can process in time.
         raise busy() from error
 
 

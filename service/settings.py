@@ -1,4 +1,4 @@
-"""Settings of the service: section `serve` of params.yaml, changed by environment variables ZEROTAG_<NAME>."""
+"""Settings of the service: section `serve` of params.yaml, overridden by environment variables ZEROTAG_<NAME>."""
 
 import os
 from dataclasses import dataclass, fields
@@ -10,32 +10,32 @@ import yaml
 from zerotag.registry.champion import champion_package
 from zerotag.settings import from_params, read_params
 
-# The checkout, or the Bento's own folder.
+# The checkout, or the folder of the Bento.
 HOME = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
 class ServeSettings:
     """Attributes:
-    model: a packaged model's folder, or bentoml:NAME:VERSION of BentoML's model store; empty for the champion's
-        package, or served/ while there is no champion.
-    host: the address to listen on; only this machine by default.
-    port: the port to listen on.
-    workers: processes that answer requests; 0 for one a core.
-    batch: most photos of a batch of the network.
-    batch_wait_ms: a photo that would wait for the network for longer than this is refused (503).
-    queue: most requests that are worked on at once; more are refused (503 with Retry-After).
-    connections: most requests that may be open at once, slow ones included.
-    body_seconds: a request that takes longer than this to arrive is refused (408).
-    max_bytes: of one photo.
-    max_pixels: of one photo.
-    max_photos: of one batch request.
-    max_words: of one request.
-    root: the folder below which photos may be indexed; empty for none.
-    index: where the search index lies: a folder, s3://… or db://….
-    index_seconds: how long one request may index before it answers with what remains.
-    api_key: is asked for in the header X-API-Key when it is not empty.
-    cors: origins whose pages may call the service; none by default.
+    model: package folder, or bentoml:NAME:VERSION from BentoML's model store; empty for the champion's package, or
+        served/ while there is no champion.
+    host: address to listen on; localhost by default.
+    port: port to listen on.
+    workers: API processes; 0 for one per core.
+    batch: maximum batch size of the network.
+    batch_wait_ms: a photo that would wait longer than this for the network is rejected (503).
+    queue: maximum number of requests processed concurrently; more are rejected (503 with Retry-After).
+    connections: maximum number of open requests, including slow ones.
+    body_seconds: a request body that takes longer than this to arrive is rejected (408).
+    max_bytes: maximum file size of a photo.
+    max_pixels: maximum number of pixels of a photo.
+    max_photos: maximum number of photos per batch request.
+    max_words: maximum number of words per request.
+    root: photo root, the folder whose photos may be indexed; empty for none.
+    index: location of the search index: a folder, s3://… or db://….
+    index_seconds: time limit of an index request, after which it returns the number of remaining photos.
+    api_key: API key required in the header X-API-Key; empty for none.
+    cors: origins allowed to call the service (CORS); none by default.
     log: folder of the request log; empty for none.
     """
 
@@ -61,13 +61,13 @@ class ServeSettings:
 
     @property
     def processes(self) -> int:
-        """How many processes answer requests."""
-        # The cores that this process may use, where the system tells: a container may have fewer than the machine.
+        """Number of API processes."""
+        # Respect CPU affinity where available: a container may have fewer cores than the machine.
         allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         return self.workers or allowed or 1
 
     def path(self, given: str) -> Path:
-        """A folder of the settings; a relative one lies in the checkout."""
+        """Resolve a folder of the settings; relative paths are relative to the checkout."""
         if given.startswith("bentoml:"):
             import bentoml
 
@@ -76,12 +76,12 @@ class ServeSettings:
 
     @property
     def package(self) -> Path:
-        """The folder of the model that is served."""
+        """Package folder of the deployed model."""
         return self.path(self.model) if self.model else champion_package(HOME)
 
     @property
     def index_uri(self) -> str:
-        """What LanceDB connects to."""
+        """URI that LanceDB connects to."""
         return self.index if "://" in self.index else str(self.path(self.index))
 
 
@@ -96,6 +96,6 @@ def read_settings() -> ServeSettings:
     for field in fields(ServeSettings):
         text = os.environ.get(f"ZEROTAG_{field.name.upper()}")
         if text is not None:
-            # A text stays as it is: a key of digits is no number.
+            # Strings are not parsed as YAML: an API key of digits is not a number.
             given[field.name] = text if field.type is str else yaml.safe_load(text)
     return from_params(ServeSettings, given, "serve")

@@ -1,4 +1,4 @@
-"""Turn the best model's scores into probabilities, and judge these on the test photos."""
+"""Calibrate the best model's scores, and evaluate the probabilities on the test photos."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,12 @@ from zerotag.data.dataset import Dataset
 from zerotag.errors import plain_exit
 from zerotag.evaluation.calibration import Calibration
 from zerotag.evaluation.evaluate import principal_vectors, score_matrix
-from zerotag.evaluation.held_out import SCORED_PHOTOS, calibrate_fine_tuned, calibrate_linear_probe, judge_calibration
+from zerotag.evaluation.held_out import (
+    SCORED_PHOTOS,
+    calibrate_fine_tuned,
+    calibrate_linear_probe,
+    evaluate_calibration,
+)
 from zerotag.files import write_aside
 from zerotag.registry.choice import best_model
 from zerotag.settings import from_params, read_params
@@ -32,16 +37,16 @@ def main() -> None:
     else:
         fitted, how = calibrate_fine_tuned(model, dataset, batch, seed, device)
 
-    judging = dataset.test[:: max(1, dataset.test.size // SCORED_PHOTOS)]
-    principal = principal_vectors(model, dataset, judging, device, batch, features)
+    rows = dataset.test[:: max(1, dataset.test.size // SCORED_PHOTOS)]
+    principal = principal_vectors(model, dataset, rows, device, batch, features)
     scores = score_matrix(principal, model.vocabulary.vectors)
-    labels = dataset.labels[judging][:, dataset.columns(model.vocabulary.tags)].tocsr()
-    judged = judge_calibration(fitted, model, scores, labels)
-    for name, figures in judged.items():
+    labels = dataset.labels[rows][:, dataset.columns(model.vocabulary.tags)].tocsr()
+    evaluated = evaluate_calibration(fitted, model, scores, labels)
+    for name, figures in evaluated.items():
         print(f"{name}: expected calibration error {100 * figures['expected_calibration_error']:.2f} points")
     with write_aside(Path("calibration")) as draft:
         draft.mkdir()
-        figures = {"method": "Platt", **how, "own_line": len(fitted.tags), **judged}
+        figures = {"method": "Platt", **how, "own_line": len(fitted.tags), **evaluated}
         content = Calibration(fitted.unseen, fitted.seen, fitted.tags, figures).content()
         (draft / "calibration.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 

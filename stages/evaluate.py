@@ -1,4 +1,4 @@
-"""Judge one trained model on the test photos: evaluate.py BACKBONE METHOD."""
+"""Evaluate one trained model on the test photos: evaluate.py BACKBONE METHOD."""
 
 import json
 import sys
@@ -22,7 +22,7 @@ def main(backbone: str, method: str) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     features = np.load(f"features/{backbone}.npy") if model.info["mode"] == "linear_probe" else None
     principal = principal_vectors(model, dataset, dataset.test, device, params["features"]["batch"], features)
-    judged = evaluate(
+    evaluation = evaluate(
         principal,
         dataset.labels[dataset.test][:, dataset.columns(model.vocabulary.tags)].tocsr(),
         model.vocabulary,
@@ -34,13 +34,13 @@ def main(backbone: str, method: str) -> None:
     )
     with write_aside(Path(f"evaluation/{backbone}/{method}")) as draft:
         draft.mkdir()
-        (draft / "metrics.json").write_text(json.dumps(judged.metrics, indent=2) + "\n", encoding="utf-8")
-        (draft / "intervals.json").write_text(json.dumps(judged.intervals, indent=1) + "\n", encoding="utf-8")
-        judged.tags.to_csv(draft / "tags.csv", index=False)
-        (draft / "examples.json").write_text(json.dumps(judged.examples, indent=1), encoding="utf-8")
+        (draft / "metrics.json").write_text(json.dumps(evaluation.metrics, indent=2) + "\n", encoding="utf-8")
+        (draft / "intervals.json").write_text(json.dumps(evaluation.intervals, indent=1) + "\n", encoding="utf-8")
+        evaluation.tags.to_csv(draft / "tags.csv", index=False)
+        (draft / "examples.json").write_text(json.dumps(evaluation.examples, indent=1), encoding="utf-8")
     for task in ("zsl", "gzsl"):
-        figures = judged.metrics[task]
-        low, high = judged.intervals[task].get("map", (figures["map"], figures["map"]))
+        figures = evaluation.metrics[task]
+        low, high = evaluation.intervals[task].get("map", (figures["map"], figures["map"]))
         print(
             f"{backbone} {method} {task.upper()}: F1@3 {figures['f1@3']:.1f}  F1@5 {figures['f1@5']:.1f}  "
             f"mAP {figures['map']:.1f} [{low:.1f}, {high:.1f}] (random scores {figures['random_map']:.1f})"

@@ -40,9 +40,9 @@ def main() -> None:
     def some(rows: np.ndarray, count: int) -> np.ndarray:
         return np.sort(random.choice(rows, min(count, rows.size), replace=False))
 
-    judged = some(dataset.test, settings.judge_photos)
-    pictures = pixels(judged)
-    labels = dataset.labels[judged][:, dataset.columns(model.vocabulary.tags)].tocsr()
+    test_rows = some(dataset.test, settings.eval_photos)
+    pictures = pixels(test_rows)
+    labels = dataset.labels[test_rows][:, dataset.columns(model.vocabulary.tags)].tocsr()
     with write_aside(Path("exported")) as draft:
         draft.mkdir()
         fp32 = draft / "fp32.onnx"
@@ -81,7 +81,7 @@ def main() -> None:
             "method": method,
             "precision": settings.precision,
             "agreement": asdict(agreement),
-            "judged_photos": len(judged),
+            "eval_photos": len(test_rows),
             "precisions": [asdict(trial) for trial in table],
         }
         (draft / "export.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

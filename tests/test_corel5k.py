@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import yaml
-from benchmarks.corel5k.figures import FIGURES, Result, differences, judge
+from benchmarks.corel5k.figures import FIGURES, Result, differences, evaluate_scores
 from benchmarks.corel5k.folds import PARTS, fold_of
 from benchmarks.corel5k.protocol import TEST, divided, write_table
 from benchmarks.corel5k.tables import SECTIONS, TABLES, Row, changed_params
@@ -97,7 +97,7 @@ def test_figures_are_those_of_the_evaluate_stage() -> None:
     scores = random.normal(size=(80, 12)).astype(np.float32)
     labels = sp.csr_matrix((random.random((80, 12)) < 0.2).astype(np.uint8))
     seen = np.arange(12) % 3 > 0
-    result = judge(scores, labels, seen, seconds=2.5)
+    result = evaluate_scores(scores, labels, seen, seconds=2.5)
     # Scores as they are: as if each tag's vector were a coordinate of its own.
     vocabulary = Vocabulary([f"tag{number}" for number in range(12)], np.eye(12, dtype=np.float32), seen)
     metrics = evaluate(scores[:, None], labels, vocabulary, [""] * 80, np.arange(80), 0).metrics

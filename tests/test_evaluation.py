@@ -30,7 +30,7 @@ def case() -> tuple[np.ndarray, np.ndarray, Vocabulary]:
 
 
 @pytest.fixture(scope="module")
-def judged(case: tuple[np.ndarray, np.ndarray, Vocabulary]) -> Evaluation:
+def evaluated(case: tuple[np.ndarray, np.ndarray, Vocabulary]) -> Evaluation:
     principal, labels, vocabulary = case
     ids = [f"photo {number}" for number in range(PHOTOS)]
     return evaluate(principal, sp.csr_matrix(labels), vocabulary, ids, np.arange(PHOTOS) + 100, examples=4)
@@ -67,20 +67,22 @@ def test_scores_equal_einsum_over_several_blocks(
 
 @pytest.mark.parametrize("task", ["zsl", "gzsl", "seen"])
 def test_every_task_equals_the_slow_figures(
-    case: tuple[np.ndarray, np.ndarray, Vocabulary], judged: Evaluation, task: str
+    case: tuple[np.ndarray, np.ndarray, Vocabulary], evaluated: Evaluation, task: str
 ) -> None:
     principal, labels, vocabulary = case
     columns = {"zsl": ~vocabulary.seen, "gzsl": np.ones(TAGS, dtype=bool), "seen": vocabulary.seen}[task]
     expected = slow_figures(slow_scores(principal, vocabulary.vectors)[:, columns], labels[:, columns])
     for name, value in expected.items():
-        assert judged.metrics[task][name] == pytest.approx(value), name
-    assert set(judged.metrics[task]) == {*expected, "random_map"}
+        assert evaluated.metrics[task][name] == pytest.approx(value), name
+    assert set(evaluated.metrics[task]) == {*expected, "random_map"}
 
 
-def test_retrieval_and_the_table_of_tags(case: tuple[np.ndarray, np.ndarray, Vocabulary], judged: Evaluation) -> None:
+def test_retrieval_and_the_table_of_tags(
+    case: tuple[np.ndarray, np.ndarray, Vocabulary], evaluated: Evaluation
+) -> None:
     principal, labels, vocabulary = case
     scores = slow_scores(principal, vocabulary.vectors)
-    table = judged.tags.set_index("tag")
+    table = evaluated.tags.set_index("tag")
     assert sorted(table.index) == sorted(vocabulary.tags)
     kept = labels.any(axis=1)
     shares = []
@@ -94,14 +96,16 @@ def test_retrieval_and_the_table_of_tags(case: tuple[np.ndarray, np.ndarray, Voc
             shares.append(labels[np.argsort(-scores[:, number])[:10], number].mean())
         else:
             assert np.isnan(row["ap"])
-    assert judged.metrics["retrieval"]["precision@10"] == pytest.approx(100 * np.mean(shares))
+    assert evaluated.metrics["retrieval"]["precision@10"] == pytest.approx(100 * np.mean(shares))
 
 
-def test_examples_show_true_and_best_tags(case: tuple[np.ndarray, np.ndarray, Vocabulary], judged: Evaluation) -> None:
+def test_examples_show_true_and_best_tags(
+    case: tuple[np.ndarray, np.ndarray, Vocabulary], evaluated: Evaluation
+) -> None:
     principal, labels, vocabulary = case
     scores = slow_scores(principal, vocabulary.vectors)
-    assert len(judged.examples) == 4
-    for example in judged.examples:
+    assert len(evaluated.examples) == 4
+    for example in evaluated.examples:
         photo = example["row"] - 100
         assert example["id"] == f"photo {photo}"
         true = {vocabulary.tags[tag] for tag in np.flatnonzero(labels[photo])}
@@ -122,9 +126,9 @@ def test_a_perfect_model_gets_everything_right() -> None:
     for photo in range(12):
         labels[photo, [photo % 6, (photo + 1) % 6]] = 1
     vocabulary = Vocabulary(list("abcdef"), vectors, np.arange(6) < 4)
-    judged = evaluate(principal, sp.csr_matrix(labels), vocabulary, list("abcdefghijkl"), np.arange(12), 3)
-    assert [judged.metrics[task]["map"] for task in ("zsl", "gzsl", "seen")] == [100, 100, 100]
-    assert judged.metrics["gzsl"]["recall@3"] == 100
+    evaluated = evaluate(principal, sp.csr_matrix(labels), vocabulary, list("abcdefghijkl"), np.arange(12), 3)
+    assert [evaluated.metrics[task]["map"] for task in ("zsl", "gzsl", "seen")] == [100, 100, 100]
+    assert evaluated.metrics["gzsl"]["recall@3"] == 100
 
 
 def test_without_unseen_tags_the_figures_are_empty_not_wrong(
@@ -132,11 +136,11 @@ def test_without_unseen_tags_the_figures_are_empty_not_wrong(
 ) -> None:
     principal, labels, vocabulary = case
     all_seen = Vocabulary(vocabulary.tags, vocabulary.vectors, np.ones(TAGS, dtype=bool))
-    judged = evaluate(principal, sp.csr_matrix(labels), all_seen, ["photo"] * PHOTOS, np.arange(PHOTOS), 2)
-    assert judged.metrics["zsl"]["images"] == 0
-    assert judged.metrics["zsl"]["map"] == 0
-    assert judged.metrics["gzsl"]["map"] == pytest.approx(judged.metrics["seen"]["map"])
-    assert len(judged.examples) == 2
+    evaluated = evaluate(principal, sp.csr_matrix(labels), all_seen, ["photo"] * PHOTOS, np.arange(PHOTOS), 2)
+    assert evaluated.metrics["zsl"]["images"] == 0
+    assert evaluated.metrics["zsl"]["map"] == 0
+    assert evaluated.metrics["gzsl"]["map"] == pytest.approx(evaluated.metrics["seen"]["map"])
+    assert len(evaluated.examples) == 2
 
 
 def test_random_scores_find_about_the_share_of_positives() -> None:
@@ -145,10 +149,10 @@ def test_random_scores_find_about_the_share_of_positives() -> None:
     vectors = np.eye(10, dtype=np.float32)
     principal = random.standard_normal((2000, 1, 10)).astype(np.float32)
     vocabulary = Vocabulary(list("abcdefghij"), vectors, np.arange(10) < 5)
-    judged = evaluate(principal, labels, vocabulary, [""] * 2000, np.arange(2000), 1)
-    share = 100 * labels.mean() * 2000 / judged.metrics["gzsl"]["images"]
-    assert judged.metrics["gzsl"]["random_map"] == pytest.approx(share, abs=2)
-    assert judged.metrics["gzsl"]["map"] == pytest.approx(share, abs=2)
+    evaluated = evaluate(principal, labels, vocabulary, [""] * 2000, np.arange(2000), 1)
+    share = 100 * labels.mean() * 2000 / evaluated.metrics["gzsl"]["images"]
+    assert evaluated.metrics["gzsl"]["random_map"] == pytest.approx(share, abs=2)
+    assert evaluated.metrics["gzsl"]["map"] == pytest.approx(share, abs=2)
 
 
 def test_the_interval_of_a_difference() -> None:
@@ -189,16 +193,16 @@ def test_resampled_figures_equal_slow_ones_on_repeated_photos() -> None:
             assert found[f"f1@{k}"][repeat] == pytest.approx(repeated.f1)
 
 
-def test_intervals_hold_the_figures(case: tuple[np.ndarray, np.ndarray, Vocabulary], judged: Evaluation) -> None:
+def test_intervals_hold_the_figures(case: tuple[np.ndarray, np.ndarray, Vocabulary], evaluated: Evaluation) -> None:
     principal, labels, vocabulary = case
     ids = [""] * PHOTOS
     with_intervals = evaluate(principal, sp.csr_matrix(labels), vocabulary, ids, np.arange(PHOTOS), 1, resamples=200)
-    assert with_intervals.metrics == judged.metrics and judged.intervals["gzsl"] == {}
+    assert with_intervals.metrics == evaluated.metrics and evaluated.intervals["gzsl"] == {}
     for task in ("zsl", "gzsl", "seen"):
         assert set(with_intervals.intervals[task]) == {"f1@3", "f1@5", "map"}
         for name in ("f1@3", "f1@5", "map"):
             low, high = with_intervals.intervals[task][name]
-            assert low < judged.metrics[task][name] < high and high - low > 1
+            assert low < evaluated.metrics[task][name] < high and high - low > 1
 
 
 def test_the_average_precision_of_random_scores() -> None:

@@ -99,7 +99,7 @@ def small(params: dict[str, Any]) -> None:
     params["features"] = {"pixels": 64, "batch": 32}
     params["train"]["linear_probe"].update(epochs=2, learning_rate=1e-9)
     params["package"]["words"] = 1000
-    params["export"].update(compare=[], check_photos=2, judge_photos=8)
+    params["export"].update(compare=[], check_photos=2, eval_photos=8)
     params["evaluate"]["examples"] = params["report"]["examples"] = 2
     params["flows"].update(retries=2, retry_seconds=0.1)
     params["retrain"].update(bootstrap=50)

@@ -255,7 +255,7 @@ def test_paths_outside_of_the_root(client: httpx.Client, server: Server, tmp_pat
         # What a folder's links lead to is not taken along.
         assert client.post("/index", json={"paths": [""]}).json()["indexed"] == 0
         refused(client.post("/index", json={"paths": ["nowhere"]}), 404, "no such file")
-        refused(client.post("/index", json={"paths": ["a\0b"]}), 404, "zero byte")
+        refused(client.post("/index", json={"paths": ["a\0b"]}), 404, "null byte")
         refused(client.post("/index", json={"paths": ["x" * 5000]}), 404)
     finally:
         (server.root / "link.jpg").unlink()

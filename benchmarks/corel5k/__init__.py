@@ -1,5 +1,5 @@
-"""Benchmarks on Corel5K's real photographs, one command a file.
+"""Benchmarks on the photographs of Corel5K.
 
-`python -m benchmarks.corel5k` runs the tables of methods, `.folds` the ablations that settings are chosen by, `.ideas`
-what was tried and left; `protocol`, `figures` and `tables` are what they share.
+`python -m benchmarks.corel5k` compares methods on test photos, `.folds` runs cross-validated ablations for
+hyper-parameter selection, and `.ideas` runs rejected ideas. They share `protocol`, `figures` and `tables`.
 """

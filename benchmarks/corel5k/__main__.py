@@ -1,17 +1,17 @@
-"""Methods on Corel5K's photographs: python -m benchmarks.corel5k FOLDER [--table methods] [--out FILE.md].
+"""Compare methods on Corel5K: python -m benchmarks.corel5k FOLDER [--table methods] [--out FILE.md].
 
-FOLDER holds tags.csv (image,tags) and images/. The pipeline itself runs, in copies of this checkout under work/, with
-nothing changed but params.yaml: 4,000 training and 500 test photos chosen by a hash of the name (or by the table's
-column part), 60 unseen tags, and one random split a seed. Differences come with the 95% interval of a paired bootstrap
-over photos, the mean over splits and training seeds in each resample. DVC keeps what is trained, so that the command
-can be interrupted and repeated.
+FOLDER contains tags.csv (image,tags) and images/. The unmodified pipeline runs in workspaces under work/; only
+params.yaml differs. There are 4,000 training and 500 test photos, selected by a hash of the name (or by the column
+`part` of the table), 60 unseen tags, and one random split per seed. Differences have 95% confidence intervals from a
+paired bootstrap over photos, averaged over splits and training seeds in each resample. Trained models are cached by
+DVC, so the command can be interrupted and repeated.
 
---table       which rows, see benchmarks/corel5k/tables.py.
---validation  the test photos are left out, and the others divided once more, by the same hash: to choose by. Always so
-              with the table `fine-tuning`.
---test        another folder like FOLDER: its photos are the test photos, and all of FOLDER's are training photos.
---vectors     a folder with tags1006.csv and wordvectors_1006x300.npy, for the table `words`.
---out         writes the table, and a plot of it beside it.
+--table       rows to run, see benchmarks/corel5k/tables.py.
+--validation  hold out the test photos and split the rest again by the same hash, for hyper-parameter selection. Always
+              on for the table `fine-tuning`.
+--test        another folder like FOLDER whose photos are the test photos; all photos of FOLDER are training photos.
+--vectors     folder with tags1006.csv and wordvectors_1006x300.npy, for the table `words`.
+--out         write the table to this file, with a plot next to it.
 """
 
 import argparse
@@ -70,8 +70,7 @@ def main() -> None:
         return result, model
 
     tasks = list(product(rows, range(options.splits), range(options.training_seeds)))
-    # What does not depend on the row is computed once, then taken from DVC's cache: so the first task of each mode of
-    # training, which has activations of its own, goes alone.
+    # Run the first task of each training mode alone, so that the other tasks take shared stages from DVC's cache.
     modes = {rows[name].changes.get("train.mode"): (name, split, seed) for name, split, seed in reversed(tasks)}
     done = {task: one(*task) for task in tasks if task in modes.values()}
     with ThreadPoolExecutor(options.jobs) as pool:
@@ -89,8 +88,8 @@ def main() -> None:
     data = next(iter(models.values())).info["data"]
     text = f"""{measured(command)}
 {data["train_photos"]:,} training and {data["test_photos"]:,} test photos, {UNSEEN} unseen tags;
-lite0 at 224 pixels, frozen, and GloVe 6B 50-d where a row does not say otherwise; mean ± standard deviation over
-splits and training seeds; training is a model's time on one core, without that of the features.
+linear probe on lite0 at 224 pixels, and GloVe 6B 50-d, unless a row says otherwise; mean ± standard deviation over
+splits and training seeds; training time per model on one core, without feature extraction.
 
 {table(results, {name: row.against or tasks[0][0] for name, row in rows.items()})}"""
     if options.table == "methods":
@@ -102,7 +101,7 @@ splits and training seeds; training is a model's time on one core, without that 
 
 
 def inference(models: dict[str, Model], rounds: int = 100) -> str:
-    """The time from a photo to the scores of all tags, on all cores, one photo at a time; the models take turns."""
+    """Measure the latency from one photo to the scores of all tags, on all cores, interleaved over models."""
     seconds = np.empty((rounds, len(models)))
     with torch.inference_mode():
         for number, (turn, model) in product(range(rounds), enumerate(models.values())):
@@ -112,7 +111,7 @@ def inference(models: dict[str, Model], rounds: int = 100) -> str:
             seconds[number, turn] = time.perf_counter() - started
     middle = 1000 * np.median(seconds[3:], axis=0)
     shown = [f"{name} {each:.1f} ms" for name, each in zip(models, middle, strict=True)]
-    return f"From one photo to the scores of all tags, median of {rounds}: {', '.join(shown)}."
+    return f"Latency from one photo to the scores of all tags, median of {rounds}: {', '.join(shown)}."
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the Corel5K benchmarks measure of a model, and the tables they print of it."""
+"""Metrics, tables and plots of the Corel5K benchmarks."""
 
 import os
 import platform
@@ -20,12 +20,12 @@ RESAMPLES = 500
 
 @dataclass(frozen=True)
 class Result:
-    """One model on one split.
+    """Metrics of one model on one split.
 
     Attributes:
-        figures: (6,) of FIGURES, in percent.
-        resampled: (6, R) the same on each resample of the test photos.
-        seconds: that training took.
+        figures: (6,) metrics in the order of FIGURES, in percent.
+        resampled: (6, R) the same on each bootstrap resample of the test photos.
+        seconds: training time.
     """
 
     figures: np.ndarray
@@ -33,15 +33,17 @@ class Result:
     seconds: float
 
 
-def judge(scores: np.ndarray, labels: sp.csr_matrix, seen: np.ndarray, seconds: float, seed: int = 0) -> Result:
-    """The figures of a model.
+def evaluate_scores(
+    scores: np.ndarray, labels: sp.csr_matrix, seen: np.ndarray, seconds: float, seed: int = 0
+) -> Result:
+    """Evaluate a model's scores.
 
     Args:
-        scores: (N, T) of the test photos.
+        scores: (N, T) scores of the test photos.
         labels: (N, T) CSR 0/1.
         seen: (T,) bool.
-        seconds: that training took.
-        seed: of the resamples; models that are to be compared need the same.
+        seconds: training time.
+        seed: seed of the bootstrap; must be equal for models that are compared.
     """
     once = np.ones((len(scores), 1), dtype=np.float32)
     weights = np.concatenate([once, draw_weights(len(scores), RESAMPLES, seed)], axis=1)
@@ -55,16 +57,16 @@ def judge(scores: np.ndarray, labels: sp.csr_matrix, seen: np.ndarray, seconds: 
 
 
 def measured(command: str) -> str:
-    """Where and when a table was made."""
+    """Provenance of a table: command, date and hardware."""
     return f"`{command}`, {date.today()}, {os.cpu_count()} CPU cores ({platform.machine()}):"
 
 
 def table(results: dict[str, list[Result]], bases: dict[str, str]) -> str:
-    """Mean and standard deviation of each row's models, then the differences with their intervals.
+    """Format a Markdown table of mean ± standard deviation per row, and one of differences with confidence intervals.
 
     Args:
-        results: by row.
-        bases: what each row is compared with.
+        results: results by row.
+        bases: baseline of each row.
     """
     header = ["| | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
     lines = [header[0] + " training |", header[1] + "---|"]
@@ -75,7 +77,7 @@ def table(results: dict[str, list[Result]], bases: dict[str, str]) -> str:
         lines.append(
             f"| {name} | " + " | ".join([*cells, f"{np.mean([each.seconds for each in models]):.0f} s"]) + " |"
         )
-    lines += ["", "Differences, with the 95% interval of a paired bootstrap over photos:", "", *header]
+    lines += ["", "Differences, with 95% confidence intervals from a paired bootstrap over photos:", "", *header]
     for name, base in bases.items():
         if base != name:
             cells = " | ".join(differences(results[name], results[base]))
@@ -84,7 +86,7 @@ def table(results: dict[str, list[Result]], bases: dict[str, str]) -> str:
 
 
 def differences(models: list[Result], others: list[Result]) -> list[str]:
-    """Of each figure, the mean over pairs of models; in every resample it is the mean that is resampled."""
+    """Mean difference of each metric over pairs of models, with the bootstrap interval of that mean."""
     pairs = list(zip(models, others, strict=True))
     means = np.mean([one.figures - other.figures for one, other in pairs], axis=0)
     resampled = np.mean([one.resampled - other.resampled for one, other in pairs], axis=0)
@@ -96,10 +98,10 @@ def differences(models: list[Result], others: list[Result]) -> list[str]:
 
 
 def plot(results: dict[str, list[Result]], file: Path) -> None:
-    """ZSL and GZSL mAP, mean and standard deviation."""
+    """Plot the mean and standard deviation of ZSL and GZSL mAP."""
     figure = Figure(figsize=(8, 0.6 + 0.3 * len(results)), layout="constrained")
     both = figure.subplots(1, 2, sharey=True)
-    both[0].invert_yaxis()  # and the other, which shares it
+    both[0].invert_yaxis()  # shared with the other axes
     for axes, column in zip(both, ("ZSL mAP", "GZSL mAP"), strict=True):
         values = [[each.figures[COLUMNS.index(column)] for each in models] for models in results.values()]
         means, spreads = [np.mean(each) for each in values], [np.std(each, ddof=len(each) > 1) for each in values]

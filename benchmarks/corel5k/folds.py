@@ -1,12 +1,11 @@
-"""Ablations, by which settings are chosen: python -m benchmarks.corel5k.folds FOLDER [--out FILE.md].
+"""Cross-validated ablations for hyper-parameter selection: python -m benchmarks.corel5k.folds FOLDER [--out FILE.md].
 
-The training photos of benchmarks.corel5k's protocol are divided into four folds by a hash of the name; each fold is
-judged by heads that learnt from the other three, over five splits: eight times the photos of one validation division,
-and none of the test photos. Heads are trained by zerotag.training.loop on the features that the pipeline computed once.
-What is trained is kept in work/, so that the command can be interrupted and repeated. The rows are
-benchmarks.corel5k.tables.SECTIONS.
+Runs four-fold cross-validation over five splits on the training photos of benchmarks.corel5k; the test photos are held
+out. Folds are assigned by a hash of the name. This evaluates eight times as many photos as a single validation split.
+Heads are trained by zerotag.training.loop on features that the pipeline computes once. Results are cached in work/, so
+the command can be interrupted and repeated. The rows are benchmarks.corel5k.tables.SECTIONS.
 
---out   writes the tables, and a plot of each beside them.
+--out   write the tables to this file, with a plot of each next to it.
 """
 
 import argparse
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
-from benchmarks.corel5k.figures import Result, judge, measured, plot, table, write_page
+from benchmarks.corel5k.figures import Result, evaluate_scores, measured, plot, table, write_page
 from benchmarks.corel5k.protocol import PROJECT, UNSEEN, divided, frozen_data, write_table
 from benchmarks.corel5k.tables import SECTIONS, Row, changed_params
 from joblib import Memory, Parallel, delayed
@@ -44,9 +43,9 @@ class Data:
     """One split.
 
     Attributes:
-        features: (N, F) of the training photos.
-        labels: (N, T).
-        fold: (N,).
+        features: (N, F) features of the training photos.
+        labels: (N, T) labels.
+        fold: (N,) fold of each photo.
         vocabulary: T tags, not lifted.
     """
 
@@ -57,12 +56,12 @@ class Data:
 
 
 def fold_of(name: str) -> int:
-    """Of a photo; neither its order nor the other photos matter."""
+    """Fold of a photo, which depends only on its name."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()) % PARTS
 
 
 def load(photos: Path, row: Row, split: int) -> Data:
-    """Let the pipeline make the data of a row and split, up to the features."""
+    """Run the pipeline up to the features for a row and split."""
     dataset, vocabulary, labels, features = frozen_data(WORK / "folds", photos, row, split)
     rows = np.flatnonzero(dataset.usable)
     fold = np.array([fold_of(Path(name).name) for name in dataset.photos["id"].iloc[rows]])
@@ -70,40 +69,40 @@ def load(photos: Path, row: Row, split: int) -> Data:
 
 
 def fit(data: Data, key: str, chosen: Method, settings: TrainSettings, fold: int) -> Result:
-    """Train a head on the other folds and judge it on this one.
+    """Train a head on the other folds and evaluate it on this one.
 
     Args:
-        data: of the split.
-        key: names the data and the code, for the cache, which cannot see what they are.
+        data: data of the split.
+        key: digest of data and code, part of the cache key.
         chosen: the method.
-        settings: of the training.
-        fold: number of the fold that is judged.
+        settings: training settings.
+        fold: the fold to evaluate.
     """
     started = time.monotonic()
     vocabulary = data.vocabulary.lifted(chosen.sharpness)
-    seen, judged = vocabulary.seen, np.flatnonzero(data.fold == fold)
+    seen, held_out = vocabulary.seen, np.flatnonzero(data.fold == fold)
     labels, vectors = data.labels[:, np.flatnonzero(seen)].tocsr(), vocabulary.vectors[seen]
     others = np.flatnonzero(data.fold != fold)
     head = train_head(chosen, data.features, others, labels, vectors, settings, torch.device("cpu"))
     seconds = time.monotonic() - started
     with torch.inference_mode():
-        principal = head(torch.from_numpy(data.features[judged])).numpy()
-    return judge(score_matrix(principal, vocabulary.vectors), data.labels[judged], seen, seconds, seed=fold)
+        principal = head(torch.from_numpy(data.features[held_out])).numpy()
+    return evaluate_scores(score_matrix(principal, vocabulary.vectors), data.labels[held_out], seen, seconds, seed=fold)
 
 
 def cached_fit(data: Data, key: str, params: dict[str, Any], row: Row, fold: int) -> Result:
-    """`fit` of a row, taken from work/ where it has been done before."""
+    """Run `fit` for a row, with results cached in work/."""
     torch.set_num_threads(1)
     changed = changed_params(params, row)
     chosen = method(row.method, changed["method"].get(row.method))
     settings = from_params(TrainSettings, {**changed["train"]["linear_probe"], "seed": 0}, "train.linear_probe")
     cached = Memory(WORK / "heads", verbose=0).cache(fit, ignore=["data"])
-    with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):  # single heads' progress bars
+    with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):  # hide progress bars of single heads
         return cached(data, key, chosen, settings, fold)
 
 
 def code() -> str:
-    """Names what the figures are computed by."""
+    """Digest of the code that the metrics depend on."""
     files = [*sorted((PROJECT / "src" / "zerotag").rglob("*.py")), PROJECT / "benchmarks" / "corel5k" / "figures.py"]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
@@ -131,8 +130,8 @@ def main() -> None:
             results[name].append(result)
     pages = [
         f"""{measured("python -m benchmarks.corel5k.folds FOLDER")}
-heads on lite0's features at 224 pixels, GloVe 6B 50-d; {len(data.fold):,} photos in {PARTS} folds, {SPLITS} splits with
-{UNSEEN} unseen tags; mean ± standard deviation over folds and splits; training is a head's time on one core."""
+linear probe on lite0 at 224 pixels, GloVe 6B 50-d; {len(data.fold):,} photos in {PARTS} folds, {SPLITS} splits with
+{UNSEEN} unseen tags; mean ± standard deviation over folds and splits; training time per head on one core."""
     ]
     for number, (title, section) in enumerate(SECTIONS.items()):
         first = next(iter(section))

@@ -1,8 +1,7 @@
-"""Ideas for sdl_plus that are not in the library: python -m benchmarks.corel5k.ideas FOLDER [--out FILE.md].
+"""Rejected ideas for sdl_plus: python -m benchmarks.corel5k.ideas FOLDER [--out FILE.md].
 
-Each trains a head on validation photos' division of Corel5K (benchmarks.corel5k --validation), over five splits, in
-one short loop that they share; the first row is sdl_plus itself in that loop. What helped is in
-zerotag.training.methods.
+Each idea trains a head on the validation split of Corel5K (benchmarks.corel5k --validation), over five splits, in a
+shared minimal training loop; the first row is sdl_plus in that loop. Ideas that helped are in zerotag.training.methods.
 """
 
 import argparse
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 import torch
-from benchmarks.corel5k.figures import Result, judge, measured, table, write_page
+from benchmarks.corel5k.figures import Result, evaluate_scores, measured, table, write_page
 from benchmarks.corel5k.protocol import PROJECT, divided, frozen_data, write_table
 from benchmarks.corel5k.tables import MINILM, Row
 from torch import nn
@@ -40,14 +39,14 @@ DECAY = METHODS["sdl_plus"].head_decay
 
 @dataclass(frozen=True)
 class Data:
-    """One split of the validation division.
+    """One split of the validation data.
 
     Attributes:
         dataset: its test photos are the validation photos.
-        features: (N, F) of all photos, or (N, 49, F) of all places of their last map.
-        labels: (N, T).
+        features: (N, F) features of all photos, or (N, 49, F) of all positions of the last feature map.
+        labels: (N, T) labels.
         vocabulary: T tags, not lifted.
-        minilm: (T, 384) unit.
+        minilm: (T, 384) unit vectors by MiniLM.
     """
 
     dataset: Dataset
@@ -76,13 +75,13 @@ def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def hard_examples(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Focal loss (Lin et al., 2017) with gamma = 1: what is right already counts less."""
+    """Focal loss (Lin et al., 2017) with gamma = 1, which down-weights easy examples."""
     wrong = torch.where(labels > 0, 1 - logits.sigmoid(), logits.sigmoid()).detach()
     return wrong * cross_entropy(logits, labels)
 
 
 def hard_negatives(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Of the negatives alone (asymmetric loss, Ridnik et al., 2021)."""
+    """Asymmetric loss (Ridnik et al., 2021), which down-weights easy negatives only."""
     return torch.where(labels > 0, -logsigmoid(logits), logits.sigmoid().detach() * -logsigmoid(-logits))
 
 
@@ -95,12 +94,12 @@ def smooth_labels(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 class Places(nn.Module):
-    """Learned pooling: M queries weigh the places of the map, one head makes a principal vector of each.
+    """Learned pooling: M queries attend to positions of the feature map, and one head maps each to a principal vector.
 
     Args:
-        head: features to a principal vector.
-        queries: M.
-        features: F.
+        head: maps features to a principal vector.
+        queries: number of queries M.
+        features: number of features F.
     """
 
     def __init__(self, head: Head, queries: int, features: int):
@@ -118,16 +117,16 @@ class Places(nn.Module):
 def fit(
     data: Data, vectors: np.ndarray, score: Score, loss: Loss, rows: int = 1, queries: int = 0, seed: int = 0
 ) -> np.ndarray:
-    """Train a head as stages/train.py does sdl_plus; its scores of the validation photos, (n, T).
+    """Train a head like sdl_plus in stages/train.py, and return scores (n, T) of the validation photos.
 
     Args:
-        data: of the split.
-        vectors: (T, d) of the tags, lifted.
-        score: of a tag.
-        loss: of a tag.
-        rows: M.
-        queries: of learned pooling; 0 for none.
-        seed: of weights and order.
+        data: data of the split.
+        vectors: (T, d) lifted vectors of the tags.
+        score: scoring function.
+        loss: loss per tag.
+        rows: number of principal vectors M.
+        queries: queries of learned pooling; 0 for none.
+        seed: seed of initialisation and order.
     """
     torch.manual_seed(seed)
     seen = np.flatnonzero(data.vocabulary.seen)
@@ -172,13 +171,13 @@ def lifted(data: Data) -> np.ndarray:
 def lifted_otherwise(
     data: Data, centre: bool = True, own_length: bool = False, centre_kernel: bool = False
 ) -> np.ndarray:
-    """The lift as zerotag.words.lift has it, but for one thing.
+    """A variant of the lift in zerotag.words.lift.
 
     Args:
-        data: of the split.
-        centre: take the seen tags' mean off the words first.
-        own_length: leave lifted words as long as they are: shorter the farther they are from all seen tags.
-        centre_kernel: take the seen tags' mean off the lifted words too (Schölkopf et al., 1998).
+        data: data of the split.
+        centre: subtract the seen tags' mean from the word vectors first.
+        own_length: do not normalise lifted vectors, which are shorter the farther a word is from all seen tags.
+        centre_kernel: also subtract the seen tags' mean from the lifted vectors (Schölkopf et al., 1998).
     """
     seen = data.vocabulary.seen
     words = data.vocabulary.vectors.astype(np.float64)
@@ -194,7 +193,7 @@ def lifted_otherwise(
 
 
 def both_sources(data: Data) -> np.ndarray:
-    """GloVe and MiniLM side by side: the mean of their cosines."""
+    """GloVe and MiniLM concatenated, which averages their cosines."""
     seen = data.vocabulary.seen
     parts = [unit(words - words[seen].mean(axis=0)) for words in (data.vocabulary.vectors, data.minilm)]
     words = unit(np.concatenate(parts, axis=1))
@@ -202,7 +201,7 @@ def both_sources(data: Data) -> np.ndarray:
 
 
 def relatives(data: Data, scores: np.ndarray) -> np.ndarray:
-    """Graph smoothing: a tag's score and, to a third, the mean of the five seen tags that are most like it."""
+    """Graph smoothing: add a third of the mean score of an unseen tag's five nearest seen tags to its score."""
     words = unit(data.vocabulary.vectors - data.vocabulary.vectors[data.vocabulary.seen].mean(axis=0))
     likeness = words @ words[data.vocabulary.seen].T
     nearest = np.argsort(-likeness, axis=1)[:, :5]
@@ -211,12 +210,12 @@ def relatives(data: Data, scores: np.ndarray) -> np.ndarray:
 
 
 def stacked(data: Data, scores: np.ndarray, bonus: float) -> np.ndarray:
-    """Calibrated stacking (Chao et al., 2016): unseen tags are given a bonus."""
+    """Calibrated stacking (Chao et al., 2016): add a bonus to unseen tags."""
     return (scores + bonus * ~data.vocabulary.seen).astype(np.float32)
 
 
 def equalised(data: Data, scores: np.ndarray, means: float, spreads: float) -> np.ndarray:
-    """Bring unseen tags' means and spreads over the photos nearer to those of all unseen tags; 1 makes them equal."""
+    """Move unseen tags' score means and spreads over photos towards their average; 1 makes them equal."""
     unseen = ~data.vocabulary.seen
     mean, spread = scores.mean(axis=0), scores.std(axis=0)
     common, width = mean[unseen].mean(), spread[unseen].mean()
@@ -228,20 +227,20 @@ IDEAS: dict[str, Callable[[Data], np.ndarray]] = {
     "sdl_plus": lambda data: fit(data, lifted(data), hard_maximum, cross_entropy),
     "M = 3": lambda data: fit(data, lifted(data), hard_maximum, cross_entropy, rows=3),
     "M = 3, smooth maximum": lambda data: fit(data, lifted(data), smooth_maximum, cross_entropy, rows=3),
-    "hard examples weigh more": lambda data: fit(data, lifted(data), hard_maximum, hard_examples),
-    "hard negatives weigh more": lambda data: fit(data, lifted(data), hard_maximum, hard_negatives),
-    "positives weigh threefold": lambda data: fit(data, lifted(data), hard_maximum, positives_threefold),
-    "smooth labels": lambda data: fit(data, lifted(data), hard_maximum, smooth_labels),
-    "lifted words of their own length": lambda data: fit(
+    "focal loss": lambda data: fit(data, lifted(data), hard_maximum, hard_examples),
+    "asymmetric loss": lambda data: fit(data, lifted(data), hard_maximum, hard_negatives),
+    "positives weighted 3x": lambda data: fit(data, lifted(data), hard_maximum, positives_threefold),
+    "label smoothing": lambda data: fit(data, lifted(data), hard_maximum, smooth_labels),
+    "unnormalised lifted vectors": lambda data: fit(
         data, lifted_otherwise(data, own_length=True), hard_maximum, cross_entropy
     ),
-    "words not centred": lambda data: fit(data, lifted_otherwise(data, centre=False), hard_maximum, cross_entropy),
-    "kernel centred": lambda data: fit(data, lifted_otherwise(data, centre_kernel=True), hard_maximum, cross_entropy),
+    "no centring": lambda data: fit(data, lifted_otherwise(data, centre=False), hard_maximum, cross_entropy),
+    "centred kernel": lambda data: fit(data, lifted_otherwise(data, centre_kernel=True), hard_maximum, cross_entropy),
     "GloVe and MiniLM": lambda data: fit(data, both_sources(data), hard_maximum, cross_entropy),
 }
-# What is done to the scores of the first.
+# Post-processing of the scores of the first row.
 AFTERWARDS: dict[str, Callable[[Data, np.ndarray], np.ndarray]] = {
-    "scores smoothed over related tags": relatives,
+    "graph smoothing of scores": relatives,
     **{f"calibrated stacking, {bonus:+}": partial(stacked, bonus=bonus) for bonus in (-0.5, 0.5, 1.0)},
     **{
         f"unseen tags' means equalised to {share:.0%}": partial(equalised, means=share, spreads=0.0)
@@ -250,7 +249,7 @@ AFTERWARDS: dict[str, Callable[[Data, np.ndarray], np.ndarray]] = {
     "unseen tags' spreads equalised": partial(equalised, means=0.0, spreads=1.0),
     "unseen tags' means and spreads equalised": partial(equalised, means=1.0, spreads=1.0),
 }
-# On the places of the last map, not on their mean.
+# On the positions of the last feature map instead of their mean.
 POOLING: dict[str, Callable[[Data], np.ndarray]] = {
     f"learned pooling, {queries} queries": lambda data, queries=queries: fit(
         data, lifted(data), hard_maximum, cross_entropy, queries=queries
@@ -260,7 +259,7 @@ POOLING: dict[str, Callable[[Data], np.ndarray]] = {
 
 
 def last_maps(dataset: Dataset, backbone: str, size: int) -> np.ndarray:
-    """(N, 49, F) float16: what global pooling takes the mean of."""
+    """Last feature maps before global pooling, (N, 49, F) float16."""
     network = build_backbone(backbone, "package").to(memory_format=torch.channels_last).eval()
     maps = np.zeros((len(dataset.photos), (size // 32) ** 2, network.features), dtype=np.float16)
     photos = Photos(dataset, np.flatnonzero(dataset.usable), input_transform(size))
@@ -294,14 +293,14 @@ def main() -> None:
             started = time.monotonic()
             scores = trial()
             seconds = time.monotonic() - started
-            results[name].append(judge(scores, labels[dataset.test], vocabulary.seen, seconds))
+            results[name].append(evaluate_scores(scores, labels[dataset.test], vocabulary.seen, seconds))
             if name == "sdl_plus":
                 for other, idea in AFTERWARDS.items():
                     changed = idea(data, scores)
-                    results[other].append(judge(changed, labels[dataset.test], vocabulary.seen, seconds))
+                    results[other].append(evaluate_scores(changed, labels[dataset.test], vocabulary.seen, seconds))
     text = f"""{measured("python -m benchmarks.corel5k.ideas FOLDER")}
-3,500 training and 500 validation photos, 60 unseen tags, lite0 frozen at 224 pixels, GloVe 6B 50-d; mean ± standard
-deviation over {SPLITS} splits.
+3,500 training and 500 validation photos, 60 unseen tags, linear probe on lite0 at 224 pixels, GloVe 6B 50-d;
+mean ± standard deviation over {SPLITS} splits.
 
 {table(results, dict.fromkeys(results, "sdl_plus"))}"""
     print(text)

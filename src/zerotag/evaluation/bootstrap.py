@@ -1,4 +1,4 @@
-"""How far a figure would move with other test photos: bootstrap intervals over photos."""
+"""Bootstrap confidence intervals of the metrics, resampled over test photos."""
 
 import numpy as np
 import scipy.sparse as sp
@@ -7,7 +7,7 @@ from zerotag.evaluation.metrics import in_tag_blocks, tag_block, top_k_hits
 
 
 def draw_weights(photos: int, repeats: int, seed: int) -> np.ndarray:
-    """How many times each photo is in each resample of N photos: (N, repeats) float32."""
+    """Draw bootstrap weights: how often each of N photos occurs in each resample, (N, repeats) float32."""
     random = np.random.default_rng(seed)
     weights = np.empty((photos, repeats), dtype=np.float32)
     for repeat in range(repeats):
@@ -18,13 +18,13 @@ def draw_weights(photos: int, repeats: int, seed: int) -> np.ndarray:
 def resampled_figures(
     scores: np.ndarray, labels: sp.csr_matrix, weights: np.ndarray, ks: tuple[int, ...] = (3, 5)
 ) -> dict[str, np.ndarray]:
-    """F1@K and mAP on each resample; only photos with a positive tag count, as in the figures themselves.
+    """Compute F1@K and mAP on each resample, over photos with at least one positive, as the metrics themselves.
 
     Args:
         scores: (N, T) float.
         labels: (N, T) CSR 0/1.
         weights: (N, R) from `draw_weights`.
-        ks: the K of F1@K.
+        ks: values of K for F1@K.
 
     Returns:
         f1@K and map, each (R,) in [0, 1].
@@ -46,7 +46,7 @@ def resampled_figures(
 def _resampled_precisions(
     scores: np.ndarray, labels: sp.csc_matrix, kept: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
-    """Average precision of each tag on each resample, (T, R); NaN where the resample has no positive."""
+    """Average precision per tag and resample, (T, R); NaN where the resample has no positive."""
     result = np.full((scores.shape[1], weights.shape[1]), np.nan)
 
     def fill(start: int) -> None:
@@ -60,16 +60,16 @@ def _resampled_precisions(
 
 
 def _resampled_precision(scores: np.ndarray, positives: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted average precision of one tag, (R,), without sorting its scores anew for each resample.
+    """Weighted average precision of one tag, (R,), without sorting its scores for each resample.
 
-    Photos fall into buckets between the positives' scores; the weight that reaches a positive is the sum of the
-    buckets from its own upwards.
+    Photos are binned between the positives' scores. The weight ranked at or above a positive is the sum of its own
+    bin and all bins above it.
     """
     edges = np.sort(scores[positives])
     bucket = np.searchsorted(edges, scores, side="right")
 
     def reaching(rows: np.ndarray | slice) -> np.ndarray:
-        """(P, R): weight of the given photos that score at least as high as each positive, in the edges' order."""
+        """(P, R): total weight of the given photos that score at least as high as each positive, ordered as `edges`."""
         place = bucket[rows]
         where = sp.csr_matrix((np.ones(place.size, np.float32), (place, np.arange(place.size))),
                               shape=(edges.size + 1, place.size))  # fmt: skip
@@ -84,10 +84,10 @@ def _resampled_precision(scores: np.ndarray, positives: np.ndarray, weights: np.
 
 
 def interval(values: np.ndarray, figure: float | None = None) -> tuple[float, float]:
-    """The 2.5% and 97.5% quantiles of resampled values.
+    """95% bootstrap interval: the 2.5% and 97.5% quantiles of resampled values.
 
-    A photo that is drawn twice lifts average precision, and so all resamples of mAP where tags have few photos: with
-    the figure itself given, their spread is taken around it, not around their own mean.
+    A photo drawn twice raises average precision, which biases resampled mAP upwards where tags have few photos. If
+    `figure` is given, the interval is centred on it instead of on the resamples' mean.
     """
     low, high = np.quantile(values, [0.025, 0.975])
     shift = 0.0 if figure is None else figure - values.mean()

@@ -1,6 +1,6 @@
-"""From a score to a probability: Platt's sigmoid, one for each seen tag and one for all unseen ones.
+"""Platt scaling: map scores to probabilities, with one sigmoid per seen tag and one for all unseen words.
 
-Reading and using a calibration needs numpy alone; fitting one needs scikit-learn.
+Reading and applying a calibration needs only numpy; fitting needs scikit-learn.
 """
 
 import json
@@ -14,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     import scipy.sparse as sp
 
-# Fewer positives than this among the held-out photos say too little about one tag.
+# Tags with fewer positives among the held-out photos share the pooled sigmoid.
 _MIN_POSITIVES = 5
 
 
@@ -23,10 +23,10 @@ class Calibration:
     """p = 1 / (1 + exp(-(slope * score + offset))).
 
     Attributes:
-        unseen: (slope, offset) of words never seen in training.
-        seen: (slope, offset) of all seen tags together, for those without their own.
-        tags: (slope, offset) of a seen tag.
-        figures: how it was made and how well it fits: method, photos, expected calibration error, reliability.
+        unseen: (slope, offset) for words not seen in training.
+        seen: (slope, offset) pooled over all seen tags, for tags without their own.
+        tags: (slope, offset) by seen tag.
+        figures: how it was fitted and how well it fits: method, photos, expected calibration error, reliability.
     """
 
     unseen: tuple[float, float]
@@ -37,11 +37,11 @@ class Calibration:
     def probabilities(
         self, words: Sequence[str], seen: Sequence[bool | None] | np.ndarray, scores: np.ndarray
     ) -> np.ndarray:
-        """Probabilities of scores.
+        """Convert scores to probabilities.
 
         Args:
             words: T words.
-            seen: (T,) whether each was a training target.
+            seen: (T,) whether each word was a training target.
             scores: (..., T).
 
         Returns:
@@ -53,7 +53,7 @@ class Calibration:
         return _sigmoid(scores * lines[:, 0] + lines[:, 1])
 
     def content(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return the calibration as a JSON-serializable dict."""
         return {"unseen": self.unseen, "seen": self.seen, "tags": self.tags, "figures": self.figures}
 
     @classmethod
@@ -63,7 +63,7 @@ class Calibration:
 
     @classmethod
     def of(cls, content: dict[str, Any]) -> "Calibration":
-        """From JSON."""
+        """Build a calibration from `content()`."""
         tags = {tag: (line[0], line[1]) for tag, line in content["tags"].items()}
         unseen, seen = ((content[key][0], content[key][1]) for key in ("unseen", "seen"))
         return cls(unseen, seen, tags, content.get("figures", {}))
@@ -74,15 +74,15 @@ def _sigmoid(values: np.ndarray) -> np.ndarray:
 
 
 def fit_line(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Platt's slope and offset (J. Platt, 1999), by scikit-learn's logistic regression on the score alone.
+    """Fit Platt's slope and offset (J. Platt, 1999) with scikit-learn's logistic regression on the score.
 
     Args:
         scores: (n,) float.
-        labels: (n,) 0/1; both must occur.
+        labels: (n,) 0/1; both classes must occur.
     """
     from sklearn.linear_model import LogisticRegression
 
-    # In units of the scores' own spread, so that the mild regularisation does the same to every tag.
+    # Standardise the scores, so that the weak regularisation acts equally on every tag.
     centre, scale = float(scores.mean()), float(max(scores.std(), 1e-6))
     fitted = LogisticRegression(C=1.0).fit(((scores - centre) / scale)[:, None], labels)
     slope = float(fitted.coef_[0, 0]) / scale
@@ -96,13 +96,13 @@ def fit_calibration(
     unseen_scores: np.ndarray,
     unseen_labels: "sp.csr_matrix",
 ) -> Calibration:
-    """Fit the sigmoids on photos that the network was not trained on.
+    """Fit the sigmoids on held-out photos.
 
     Args:
-        scores: (n, S) of the seen tags.
+        scores: (n, S) scores of the seen tags.
         labels: (n, S) 0/1.
         tags: S names.
-        unseen_scores: (n, U) of tags that were no training target of the network that scored them.
+        unseen_scores: (n, U) scores of tags that the scoring network was not trained on.
         unseen_labels: (n, U) 0/1.
     """
     together = _fit_pooled(scores, labels)
@@ -113,13 +113,13 @@ def fit_calibration(
         truth[dense.indices[dense.indptr[column] : dense.indptr[column + 1]]] = 1
         if _MIN_POSITIVES <= truth.sum() < len(truth):
             slope, offset = fit_line(scores[:, column], truth)
-            if slope > 0:  # a tag whose score says nothing keeps the common line
+            if slope > 0:  # a tag with an uninformative score keeps the pooled sigmoid
                 own[tag] = (slope, offset)
     return Calibration(_fit_pooled(unseen_scores, unseen_labels) or together, together, own)
 
 
 def _fit_pooled(scores: np.ndarray, labels: "sp.csr_matrix") -> tuple[float, float]:
-    """One line for all tags together; flat at the tags' frequency when there is nothing to fit."""
+    """One sigmoid pooled over all tags; constant at the tags' frequency if only one class occurs."""
     truth = labels.toarray().ravel().astype(int)
     if not 0 < truth.sum() < truth.size:
         return 0.0, float(np.log((truth.sum() + 1) / (truth.size - truth.sum() + 1)))
@@ -127,15 +127,15 @@ def _fit_pooled(scores: np.ndarray, labels: "sp.csr_matrix") -> tuple[float, flo
 
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> list[dict[str, float]]:
-    """The reliability diagram: bins of equal width in probability that hold anything.
+    """Compute the reliability diagram: the non-empty bins of equal width in probability.
 
     Args:
         probabilities: (n,) in [0, 1].
         labels: (n,) 0/1.
-        bins: how many.
+        bins: number of bins.
 
     Returns:
-        A row a bin: count, mean probability, share of positives.
+        One row per bin: count, mean probability, share of positives.
     """
     place = np.minimum((probabilities * bins).astype(int), bins - 1)
     count = np.bincount(place, minlength=bins)
@@ -149,6 +149,6 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -
 
 
 def expected_calibration_error(rows: list[dict[str, float]]) -> float:
-    """Mean distance between probability and share of positives, weighed by the bins' counts."""
+    """Mean absolute difference of probability and share of positives, weighted by bin count."""
     total = sum(row["count"] for row in rows)
     return sum(row["count"] * abs(row["probability"] - row["share"]) for row in rows) / max(total, 1)

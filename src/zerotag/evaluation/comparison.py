@@ -1,4 +1,4 @@
-"""Is a challenger better than the champion? Both judged on the same test photos and tags."""
+"""Compare a challenger with the champion on the same test photos and tags."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from zerotag.training.model import Model
 
 @dataclass(frozen=True)
 class Difference:
-    """mAP of both models on one task, in percent, and the 95% interval of challenger - champion."""
+    """mAP of both models on one task, in percent, and the 95% confidence interval of challenger - champion."""
 
     champion: float
     challenger: float
@@ -24,18 +24,18 @@ class Difference:
 
     @property
     def gain(self) -> float:
-        """Points that the challenger is better."""
+        """Points by which the challenger is better."""
         return self.challenger - self.champion
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Attributes:
-    photos: test photos.
-    tags: tags that both models know.
-    unseen: those of them that neither was trained on.
-    zsl: over the unseen tags.
-    gzsl: over all of them.
+    photos: number of test photos.
+    tags: number of tags in both vocabularies.
+    unseen: how many of them neither model was trained on.
+    zsl: difference over the unseen tags.
+    gzsl: difference over all tags.
     """
 
     photos: int
@@ -45,11 +45,14 @@ class Comparison:
     gzsl: Difference
 
     def verdict(self, margin: float, zsl_tolerance: float) -> tuple[bool, str]:
-        """Whether the challenger takes over, and why.
+        """Decide whether to promote the challenger.
 
         Args:
-            margin: points of GZSL mAP that it has to be better by; the interval must be above 0 as well.
-            zsl_tolerance: points of ZSL mAP that it may lose.
+            margin: minimum gain in GZSL mAP points; the confidence interval must also lie above 0.
+            zsl_tolerance: maximum loss in ZSL mAP points.
+
+        Returns:
+            Whether to promote it, and the reason.
         """
         shown = (
             f"GZSL mAP {self.gzsl.gain:+.2f} ({self.gzsl.low:+.2f} to {self.gzsl.high:+.2f}), "
@@ -71,22 +74,22 @@ def compare(
     seed: int = 0,
     workers: int | None = None,
 ) -> Comparison:
-    """Judge two models on the data set's test photos, over the tags that both vocabularies have.
+    """Evaluate two models on the data set's test photos, over the tags of both vocabularies.
 
-    Each model scores with its own word vectors, so that they may come from different sources. A tag counts as unseen
-    when neither model was trained on it.
+    Each model scores with its own word vectors, which may come from different sources. A tag is unseen if neither
+    model was trained on it.
 
     Args:
-        champion: the model in service.
+        champion: the deployed model.
         challenger: the model that may replace it.
-        dataset: whose test photos judge.
-        batch: photos in a batch of the networks.
+        dataset: its test photos are used.
+        batch: batch size of the networks.
         repeats: resamples of the paired bootstrap over photos.
-        seed: of the resampling.
+        seed: seed of the bootstrap.
         workers: decoding processes, as for `principal_vectors`.
 
     Raises:
-        ZerotagError: no tag in common, or no unseen one.
+        ZerotagError: the models have no tag, or no unseen tag, in common.
     """
     known = set(dataset.tags["tag"]) & set(champion.vocabulary.tags)
     tags = [tag for tag in challenger.vocabulary.tags if tag in known]
@@ -94,8 +97,8 @@ def compare(
     unseen = np.array([not any(seen[tag] for seen in seen_by) for tag in tags], dtype=bool)
     if not unseen.any():
         raise ZerotagError(
-            "Champion and challenger have no unseen tag in common: no ZSL figure compares them. "
-            "Keep the split (params.yaml: split), or remove champion.json to start anew."
+            "Champion and challenger have no unseen tag in common, so ZSL metrics cannot be compared. "
+            "Keep the split (params.yaml: split), or remove champion.json to start over."
         )
     labels = dataset.labels[dataset.test][:, dataset.columns(tags)].tocsr()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -103,7 +106,7 @@ def compare(
     for model in (champion, challenger):
         row = {tag: place for place, tag in enumerate(model.vocabulary.tags)}
         vectors = model.vocabulary.vectors[[row[tag] for tag in tags]]
-        # Through the whole network: cached features may be of another backbone or other weights.
+        # Run the whole network: cached features may come from another backbone or other weights.
         principal = principal_vectors(model, dataset, dataset.test, device, batch, None, workers)
         scores.append(score_matrix(principal, vectors))
     weights = draw_weights(len(dataset.test), repeats, seed)

@@ -1,4 +1,4 @@
-"""Semantic diversity of a photo: how far apart its tags are in meaning (supplement, Figure 1)."""
+"""Semantic diversity of a photo's tags (supplement, Figure 1)."""
 
 import numpy as np
 import scipy.sparse as sp
@@ -7,9 +7,9 @@ _BLOCK = 8192
 
 
 def semantic_diversity(labels: sp.csr_matrix, vectors: np.ndarray) -> np.ndarray:
-    """Mean cosine distance (1 - cosine) over the pairs of a photo's tags.
+    """Mean cosine distance (1 - cosine) over all pairs of a photo's tags.
 
-    The sum of the cosines of P unit vectors' pairs is (|sum of the vectors|^2 - P) / 2: no loop over pairs.
+    The cosines of all pairs of P unit vectors sum to (|sum of the vectors|^2 - P) / 2, so no loop over pairs is needed.
 
     Args:
         labels: (N, T) CSR 0/1.

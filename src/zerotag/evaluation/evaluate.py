@@ -1,4 +1,4 @@
-"""Judge a model on test photos: ZSL, GZSL and seen-only, by the supplement's figures."""
+"""Evaluate a model on test photos: the supplement's metrics for ZSL, GZSL and seen tags only."""
 
 import math
 from dataclasses import dataclass
@@ -24,10 +24,10 @@ _BLOCK = 1024
 class Evaluation:
     """Attributes:
     metrics: percentages by task (zsl, gzsl, seen) and name.
-    intervals: the 95% bootstrap interval over photos of F1@3, F1@5 and mAP, by task and name; empty without one.
-    tags: a row a tag: tag, seen (0/1), positives, ap (percent, empty without a positive), the average
-        precision over the GZSL photos.
-    examples: photos with their true and their ten best tags.
+    intervals: 95% bootstrap confidence intervals of F1@3, F1@5 and mAP, by task and name; empty if not computed.
+    tags: one row per tag: tag, seen (0/1), positives, and ap, the average precision over the GZSL photos (percent,
+        empty without a positive).
+    examples: photos with their true tags and ten top predictions.
     """
 
     metrics: dict[str, dict[str, float]]
@@ -37,9 +37,9 @@ class Evaluation:
 
 
 def score_matrix(principal: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """Scores of all tags: (N, M, d) principal vectors and (T, d) word vectors -> (N, T) float32.
+    """Score all tags: (N, M, d) principal vectors and (T, d) word vectors -> (N, T) float32.
 
-    In blocks of photos, so that (N, M, T) is never held.
+    Works in blocks of photos, so that (N, M, T) is never in memory.
     """
     words = torch.from_numpy(np.ascontiguousarray(vectors.T, dtype=np.float32))
     scores = np.empty((len(principal), words.shape[1]), dtype=np.float32)
@@ -58,16 +58,16 @@ def principal_vectors(
     features: np.ndarray | None,
     workers: int | None = None,
 ) -> np.ndarray:
-    """Principal vectors (n, M, d) float32 of the photos of `rows`.
+    """Compute principal vectors, (n, M, d) float32, of the photos in `rows`.
 
     Args:
-        model: what was trained.
-        dataset: where the photos are.
+        model: a trained model.
+        dataset: the photos.
         rows: (n,) row numbers.
-        device: where the network runs.
-        batch: photos in a batch.
+        device: device of the network.
+        batch: batch size.
         features: (N, F) cached features of a frozen backbone, or None to run the whole network on the photos.
-        workers: decoding processes; None for `default_workers`, 0 to decode in this process.
+        workers: decoding processes; None for `default_workers`, 0 to decode in the current process.
     """
     network = model.network.to(device).eval()
     parts = []
@@ -95,21 +95,21 @@ def evaluate(
     resamples: int = 0,
     seed: int = 0,
 ) -> Evaluation:
-    """Compute every figure.
+    """Compute all metrics.
 
-    Scores of photos x tags are held once; what is derived of them is made in blocks of photos or tags.
+    The photos x tags scores are kept in memory once; everything derived from them is computed in blocks.
 
     Args:
-        principal: (N, M, d) of the test photos.
-        labels: (N, T) CSR 0/1, columns as in the vocabulary.
+        principal: (N, M, d) principal vectors of the test photos.
+        labels: (N, T) CSR 0/1, in vocabulary order.
         vocabulary: T tags.
         ids: N photo names.
         rows: (N,) the photos' rows in the data set, for the examples.
-        examples: how many photos to show with their best tags.
-        resamples: of the test photos, for the intervals; 0 for none.
-        seed: of the resampling.
+        examples: number of example photos with their top predictions.
+        resamples: bootstrap resamples for the confidence intervals; 0 for none.
+        seed: seed of the bootstrap.
     """
-    # Seen tags first: then each task's tags are a slice of the scores, not a copy.
+    # Seen tags first, so that each task's tags are a slice of the scores, not a copy.
     order = np.concatenate([np.flatnonzero(vocabulary.seen), np.flatnonzero(~vocabulary.seen)])
     seen = int(vocabulary.seen.sum())
     scores = score_matrix(principal, vocabulary.vectors[order])
@@ -141,7 +141,7 @@ def evaluate(
 
 
 def _figures(scores: np.ndarray, labels: sp.csr_matrix) -> tuple[dict[str, float], np.ndarray]:
-    """Figures of one task, in percent, over the photos that have a positive among its tags."""
+    """Metrics of one task, in percent, over photos with at least one positive among its tags."""
     kept = np.flatnonzero(np.diff(labels.indptr))
     figures: dict[str, float] = {}
     for k in (3, 5):
@@ -164,7 +164,7 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _choose_examples(labels: sp.csr_matrix, seen: int, count: int) -> list[int]:
-    """Photos with the most tags that have an unseen one too, evenly spread over the test set."""
+    """Choose photos with many tags, at least one of them unseen, evenly spread over the test set."""
     unseen = np.diff(labels[:, seen:].tocsr().indptr) > 0
     candidates = np.flatnonzero(unseen) if unseen.any() else np.arange(labels.shape[0])
     wealth = np.diff(labels.indptr)

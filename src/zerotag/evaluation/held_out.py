@@ -1,9 +1,9 @@
-"""Scores of training photos as a model that has not seen them gives them: what calibration is fitted on.
+"""Held-out scores of training photos, which calibration is fitted on.
 
-The model itself has seen all training photos, so that its scores of them promise too much. With a frozen backbone a
-second head is therefore trained on a part of them, and the scores of the rest calibrate the model (as scikit-learn's
-CalibratedClassifierCV does with ensemble=False). A third head is trained without some of the seen tags: how it scores
-these on photos that it has not seen either is what to expect of unseen tags.
+A model's scores of its own training photos are overconfident. With a frozen backbone, a second head is therefore
+trained on part of the training photos, and its scores of the held-out rest calibrate the model (like scikit-learn's
+CalibratedClassifierCV with ensemble=False). A third head is trained without some of the seen tags; its held-out scores
+of these tags calibrate unseen words.
 """
 
 from pathlib import Path
@@ -23,24 +23,24 @@ from zerotag.training.model import Model
 
 HELD_OUT_PHOTOS = HELD_OUT_TAGS = 0.2
 SCORED_PHOTOS = 10_000
-# Enough for the sigmoids of an end-to-end model, whose network has to run on each photo.
+# Enough to fit the sigmoids of an end-to-end model, whose whole network has to run on each photo.
 FINE_TUNED_PHOTOS = 2000
 
 
 def calibrate_linear_probe(
     model: Model, dataset: Dataset, features: np.ndarray, settings: TrainSettings, device: torch.device
 ) -> tuple[Calibration, dict[str, Any]]:
-    """Fit the probabilities of a model with a frozen backbone on photos and tags held out of the training set.
+    """Calibrate a model with a frozen backbone on photos and tags held out from the training set.
 
     Args:
-        model: of T tags.
-        dataset: of N photos.
-        features: (N, F) of its backbone.
-        settings: the model's own training; its seed chooses what is held out.
-        device: where the heads are trained.
+        model: a model with T tags.
+        dataset: N photos.
+        features: (N, F) features of its backbone.
+        settings: the model's training settings; the seed selects what is held out.
+        device: device to train the heads on.
 
     Returns:
-        The calibration, and how it was fitted.
+        The calibration, and a description of how it was fitted.
     """
     random = np.random.default_rng(settings.seed)
     apart = random.random(dataset.train.size) < HELD_OUT_PHOTOS
@@ -64,17 +64,17 @@ def calibrate_linear_probe(
 def calibrate_fine_tuned(
     model: Model, dataset: Dataset, batch: int, seed: int, device: torch.device
 ) -> tuple[Calibration, dict[str, Any]]:
-    """Fit the probabilities of a model trained end to end on its own training photos, as a second network is too dear.
+    """Calibrate an end-to-end model on its own training photos, since training a second network is too expensive.
 
     Args:
-        model: of T tags.
-        dataset: of N photos.
-        batch: photos in a batch.
-        seed: of the choice of photos.
-        device: where the network runs.
+        model: a model with T tags.
+        dataset: N photos.
+        batch: batch size.
+        seed: seed of the choice of photos.
+        device: device of the network.
 
     Returns:
-        The calibration, and how it was fitted.
+        The calibration, and a description of how it was fitted.
     """
     random = np.random.default_rng(seed)
     rows = np.sort(random.choice(dataset.train, min(FINE_TUNED_PHOTOS, dataset.train.size), replace=False))
@@ -83,18 +83,20 @@ def calibrate_fine_tuned(
     scores = score_matrix(principal, model.vocabulary.vectors)[:, seen]
     truth = labels[rows][:, seen]
     fitted = fit_calibration(scores, truth, [model.vocabulary.tags[column] for column in seen], scores, truth)
-    way = "training photos, scored by the model itself: its probabilities are too high"
+    way = "training photos, scored by the model itself, so its probabilities are too high"
     return fitted, {"fitted_on": way, "photos": int(rows.size)}
 
 
-def judge_calibration(fitted: Calibration, model: Model, scores: np.ndarray, labels: sp.csr_matrix) -> dict[str, Any]:
-    """Reliability on test photos: of seen tags, of unseen tags, and of the ten best tags of each photo.
+def evaluate_calibration(
+    fitted: Calibration, model: Model, scores: np.ndarray, labels: sp.csr_matrix
+) -> dict[str, Any]:
+    """Compute reliability on test photos, for seen tags, unseen tags, and the ten top predictions of each photo.
 
     Args:
-        fitted: of the model.
-        model: of T tags.
-        scores: (n, T) of the test photos.
-        labels: (n, T) of them.
+        fitted: the model's calibration.
+        model: a model with T tags.
+        scores: (n, T) scores of the test photos.
+        labels: (n, T) their labels.
     """
     probabilities = fitted.probabilities(model.vocabulary.tags, model.vocabulary.seen, scores)
     truth = labels.toarray()
@@ -112,7 +114,7 @@ def judge_calibration(fitted: Calibration, model: Model, scores: np.ndarray, lab
 
 
 def _seen(model: Model, dataset: Dataset) -> tuple[sp.csr_matrix, np.ndarray]:
-    """(N, T) labels of the model's tags, and the seen ones' columns."""
+    """Labels (N, T) of the model's tags, and the columns of the seen ones."""
     labels = dataset.labels[:, dataset.columns(model.vocabulary.tags)].tocsr()
     return labels, np.flatnonzero(model.vocabulary.seen)
 
@@ -126,16 +128,16 @@ def train_head(
     settings: TrainSettings,
     device: torch.device,
 ) -> Head:
-    """Train a head on cached features, as the train stage does a frozen backbone's.
+    """Train a head on cached features, as the train stage does for a frozen backbone.
 
     Args:
-        method: of the head.
-        features: (N, F).
-        rows: of the training photos.
-        labels: (N, S) CSR 0/1 of the tags that are seen.
-        vectors: (S, d) of them, lifted where the method lifts.
-        settings: of the training.
-        device: where.
+        method: method of the head.
+        features: (N, F) cached features.
+        rows: rows of the training photos.
+        labels: (N, S) CSR 0/1 of the seen tags.
+        vectors: (S, d) their word vectors, lifted if the method lifts.
+        settings: training settings.
+        device: device to train on.
     """
     torch.manual_seed(settings.seed)
     head = Head(features.shape[1], method, vectors.shape[1])

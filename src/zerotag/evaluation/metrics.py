@@ -1,8 +1,8 @@
-"""How well tags are ranked: F1@K over photos, average precision over tags.
+"""Ranking metrics: F1@K per photo, average precision per tag.
 
-Ties, by rules that do not depend on the order of photos or tags: F1@K takes the expectation over all
-orders of the tags that share the K-th score; average precision treats photos of equal score as one step of
-the precision-recall curve (as scikit-learn does).
+Ties are resolved independently of the order of photos and tags. F1@K is the expectation over all orders of the tags
+tied at the K-th score. Average precision treats photos with equal scores as one step of the precision-recall curve,
+like scikit-learn.
 """
 
 import os
@@ -14,15 +14,15 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-_SCORES = 2**20  # scores looked at together
-_TAGS = 64  # tags at a time
-_ROWS = 512  # photos of a tile
+_SCORES = 2**20  # scores per block
+_TAGS = 64  # tags per block
+_ROWS = 512  # photos per tile
 _BUCKETS = np.float32(2**16)
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Sums of F1@K over photos, so that blocks of photos can be added up."""
+    """Counts for F1@K, additive over blocks of photos."""
 
     hits: float
     picked: int
@@ -39,12 +39,12 @@ class Counts:
 
     @property
     def precision(self) -> float:
-        """Hits among the tags that were picked."""
+        """Share of hits among the predicted tags."""
         return self.hits / max(self.picked, 1)
 
     @property
     def recall(self) -> float:
-        """Hits among the positives."""
+        """Share of hits among the positives."""
         return self.hits / max(self.positives, 1)
 
     @property
@@ -54,12 +54,12 @@ class Counts:
 
 
 def top_k_counts(scores: np.ndarray, labels: sp.csr_matrix, k: int) -> Counts:
-    """Count what the K best tags of each photo hit; photos without a positive tag are left out.
+    """Count hits among the top K tags of each photo; photos without a positive tag are skipped.
 
     Args:
         scores: (N, T) float.
         labels: (N, T) CSR 0/1.
-        k: tags taken of each photo; fewer when there are fewer tags.
+        k: tags predicted per photo; fewer if there are fewer tags.
 
     Returns:
         Sums over photos; micro-averaged precision, recall and F1 are its properties.
@@ -70,7 +70,7 @@ def top_k_counts(scores: np.ndarray, labels: sp.csr_matrix, k: int) -> Counts:
 
 
 def top_k_hits(scores: np.ndarray, labels: sp.csr_matrix, k: int) -> np.ndarray:
-    """What the K best tags of each photo hit.
+    """Count hits among the top K tags of each photo.
 
     Args:
         scores: (N, T) float.
@@ -95,14 +95,14 @@ def top_k_hits(scores: np.ndarray, labels: sp.csr_matrix, k: int) -> np.ndarray:
 
 
 def _expected_hits(scores: np.ndarray, labels: sp.csr_matrix, k: int) -> np.ndarray:
-    """Positives among the K best tags of each photo, those that tie for the last place in expectation."""
-    # torch finds the best three times as fast as numpy's partition.
+    """Expected positives among the top K tags of each photo, with ties at the K-th score."""
+    # torch.topk is three times as fast as numpy's partition.
     best = torch.topk(torch.from_numpy(scores), k, sorted=True).values.numpy()
     edge = best[:, -1]
     photo = np.repeat(np.arange(len(scores)), np.diff(labels.indptr))
     value = scores[photo, labels.indices]
     share = (value > edge[photo]).astype(np.float64)
-    # Few positives lie on the edge, so ties are counted for their photos only.
+    # Few positives tie with the K-th score, so ties are counted for their photos only.
     on_edge = np.flatnonzero(value == edge[photo])
     tied = photo[on_edge]
     free = k - (best[tied] > edge[tied, None]).sum(axis=1)
@@ -113,14 +113,14 @@ def _expected_hits(scores: np.ndarray, labels: sp.csr_matrix, k: int) -> np.ndar
 def average_precision(
     scores: np.ndarray, labels: sp.csr_matrix | sp.csc_matrix, photos: np.ndarray | None = None
 ) -> np.ndarray:
-    """Average precision of each tag.
+    """Average precision per tag.
 
-    Only the places of the positives matter, so each tag's scores are sorted once, as plain numbers.
+    Only the ranks of the positives matter, so each tag's scores are sorted once, without indices.
 
     Args:
         scores: (N, T) float.
         labels: (N, T) sparse 0/1.
-        photos: rows to rank, all that have a positive among them; None for all.
+        photos: rows to rank, including all rows with a positive; None for all rows.
 
     Returns:
         (T,) in [0, 1]; NaN for a tag without a positive.
@@ -140,9 +140,9 @@ def average_precision(
 
 
 def tag_block(scores: np.ndarray, start: int) -> np.ndarray:
-    """(N, T) scores -> (t, N), those of some tags from `start` on, each tag's in one piece of memory."""
+    """Transpose a block of tags from `start` on: (N, T) scores -> (t, N), contiguous per tag."""
     block = np.empty((min(_TAGS, scores.shape[1] - start), len(scores)), scores.dtype)
-    # Columns of a row-major matrix are far apart in memory: copy in tiles that fit the cache.
+    # Columns of a row-major matrix are strided, so copy in tiles that fit the cache.
     for row in range(0, len(scores), _ROWS):
         block[:, row : row + _ROWS] = scores[row : row + _ROWS, start : start + _TAGS].T
     return block
@@ -151,22 +151,22 @@ def tag_block(scores: np.ndarray, start: int) -> np.ndarray:
 def in_tag_blocks(work: Callable[[int], None], tags: int) -> None:
     """Call `work` with the start of each block of tags, on all cores.
 
-    numpy sorts and copies without the interpreter's lock, so threads do.
+    numpy releases the GIL while sorting and copying, so threads suffice.
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(work, range(0, tags, _TAGS)))
 
 
 def expected_average_precision(positives: np.ndarray, photos: int) -> np.ndarray:
-    """The mean of average precision over all orders of the photos: what random scores get.
+    """Expected average precision of random scores: the mean over all orders of the photos.
 
-    The photo at rank k is a positive with probability R / N; then k - 1 others stand above it, of which
-    (R - 1) / (N - 1) are positives in the mean. Summed over k, with H the N-th harmonic number:
+    The photo at rank k is a positive with probability R / N. Of the k - 1 photos above it, a share of
+    (R - 1) / (N - 1) is positive on average. Summed over k, with H the N-th harmonic number:
     (H + (R - 1) / (N - 1) (N - H)) / N.
 
     Args:
-        positives: (T,) R, the number of positives of each tag.
-        photos: N.
+        positives: (T,) number of positives R per tag.
+        photos: number of photos N.
 
     Returns:
         (T,) in [0, 1]; NaN for a tag without a positive.
@@ -178,7 +178,7 @@ def expected_average_precision(positives: np.ndarray, photos: int) -> np.ndarray
 
 def _average_precision(scores: np.ndarray, positives: np.ndarray) -> float:
     positives = np.sort(positives)
-    # How many positives and how many photos score at least as high as each positive does.
+    # Number of positives, and of photos, that score at least as high as each positive.
     hits = _at_least(positives, positives)
     return float(np.mean(hits / _ranks(scores, positives)))
 
@@ -188,15 +188,15 @@ def _at_least(ordered: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _ranks(scores: np.ndarray, positives: np.ndarray) -> np.ndarray:
-    """How many scores reach each positive.
+    """Rank of each positive: the number of scores at least as high.
 
-    Sorting all the scores would take most of the time. So they are counted in even buckets, whose order is theirs,
-    and only those that share a bucket with a positive are sorted.
+    Sorting all scores would dominate the run time. They are counted in ordered buckets of equal width instead, and
+    only scores that share a bucket with a positive are sorted.
     """
     low, high = scores.min(), scores.max()
     with np.errstate(all="ignore"):
         scale = _BUCKETS / (high - low)
-    if not 0 < scale < np.inf:  # all alike, or not finite
+    if not 0 < scale < np.inf:  # all equal, or not finite
         return _at_least(np.sort(scores), positives)
     buckets = ((scores - low) * scale).astype(np.int32)
     own = ((positives - low) * scale).astype(np.int32)
@@ -210,12 +210,12 @@ def _ranks(scores: np.ndarray, positives: np.ndarray) -> np.ndarray:
 
 
 def precision_at(scores: np.ndarray, labels: sp.csr_matrix | sp.csc_matrix, k: int) -> float:
-    """Tag-based retrieval: the mean share of right photos among a tag's K best, over tags with positives.
+    """Precision@K of retrieval by tag: the mean over tags with positives.
 
     Args:
         scores: (N, T) float.
         labels: (N, T) sparse 0/1.
-        k: photos taken of each tag.
+        k: photos retrieved per tag.
     """
     by_tag = labels.T.tocsr()
     k = min(k, scores.shape[0])

@@ -1,1 +1,1 @@
-"""From a trained model to what is served: the one room that knows both torch and ONNX Runtime."""
+"""Export of trained models for serving: the only package that imports both torch and ONNX Runtime."""

@@ -1,8 +1,8 @@
-"""From a trained torch network to ONNX: exact, half precision, or 8-bit.
+"""Export a trained torch network to ONNX in fp32, fp16 or int8.
 
-The graph takes decoded pictures, uint8 (B, S, S, 3), and gives principal vectors, float32 (B, M, d). Scaling to
-[0, 1] and the backbone's mean and deviation are in the graph; how a photo becomes S x S pixels is in the model's
-metadata, and `zerotag.serving.runtime` does it.
+The graph maps decoded images, uint8 (B, S, S, 3), to principal vectors, float32 (B, M, d). It includes scaling to
+[0, 1] and normalisation by the backbone's mean and standard deviation. The model's metadata describes how a photo is
+resized to S x S pixels, which `zerotag.serving.runtime` does.
 """
 
 import json
@@ -40,32 +40,32 @@ from zerotag.training.model import Model, Network
 
 Precision = Literal["fp32", "fp16", "int8"]
 
-# The newest that both torch's exporter and ONNX Runtime's graph optimisations know well.
+# The newest opset that torch's exporter and ONNX Runtime's graph optimisations both support well.
 OPSET = 23
 
 
 @dataclass(frozen=True)
 class ExportSettings:
     """Attributes:
-    precision: which network is served: fp32, fp16 or int8.
-    compare: the other precisions that are tried and measured beside it.
-    check_photos: pictures on which ONNX must agree with torch.
-    calibration_photos: training photos that set the ranges of int8.
-    judge_photos: at most this many test photos measure what a precision loses.
-    max_loss: an int8 network that loses more mAP points than this is not offered.
+    precision: precision of the deployed network: fp32, fp16 or int8.
+    compare: other precisions to benchmark.
+    check_photos: number of photos on which ONNX must agree with torch.
+    calibration_photos: number of training photos that set the activation ranges of int8.
+    eval_photos: maximum number of test photos on which precisions are evaluated.
+    max_loss: maximum loss of an int8 network in mAP points; above it the network is refused.
     """
 
     precision: Precision = "fp32"
     compare: tuple[Precision, ...] = ("fp16", "int8")
     check_photos: int = 16
     calibration_photos: int = 128
-    judge_photos: int = 500
+    eval_photos: int = 500
     max_loss: float = 0.5
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What a number format costs and brings, on the test photos; loss (mAP points) and speed are against fp32."""
+    """mAP, latency and size of a precision on test photos; loss (mAP points) and speed-up are relative to fp32."""
 
     precision: str
     map: float
@@ -77,14 +77,14 @@ class Trial:
 
     def __str__(self) -> str:
         return (
-            f"{self.precision}: GZSL mAP {self.map:.2f} ({-self.loss:+.2f}), {1000 * self.seconds:.1f} ms a photo "
-            f"({self.speed:.2f} times as fast), {self.megabytes:.1f} MB"
-            + ("" if self.offered else ": loses too much, not offered")
+            f"{self.precision}: GZSL mAP {self.map:.2f} ({-self.loss:+.2f}), {1000 * self.seconds:.1f} ms per photo "
+            f"({self.speed:.2f}x the speed of fp32), {self.megabytes:.1f} MB"
+            + ("" if self.offered else ": loss above export.max_loss, not offered")
         )
 
 
 class _FromPixels(nn.Module):
-    """(B, S, S, 3) uint8 -> (B, M, d): what a decoder gives, as it lies in memory."""
+    """Network on decoded images as they lie in memory: (B, S, S, 3) uint8 -> (B, M, d)."""
 
     def __init__(self, network: Network):
         super().__init__()
@@ -95,7 +95,7 @@ class _FromPixels(nn.Module):
 
 
 def export_network(model: Model, file: Path) -> None:
-    """Write a trained network as ONNX, with a dynamic batch and its input's description as metadata."""
+    """Export a trained network to ONNX, with a dynamic batch size and preprocessing metadata."""
     size = model.info["size"]
     example = torch.zeros((2, size, size, 3), dtype=torch.uint8)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -121,24 +121,24 @@ def export_network(model: Model, file: Path) -> None:
 
 
 def _transform(size: int) -> dict[str, Any]:
-    """How a photo becomes the input, for `zerotag.serving.runtime` and for anyone with another runtime."""
+    """Preprocessing metadata, for `zerotag.serving.runtime` and for other runtimes."""
     return {
         "size": size,
-        "resize": "whole picture to size x size, antialiased bilinear, no crop",
+        "resize": "whole image to size x size, antialiased bilinear, no crop",
         "layout": "NHWC RGB uint8",
         "scaling": "in the graph",
     }
 
 
 def describe(proto: onnx.ModelProto, facts: dict[str, Any]) -> None:
-    """Set a model's metadata."""
+    """Update a model's metadata."""
     known = {entry.key: entry.value for entry in proto.metadata_props}
     known.update({key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()})
     onnx.helper.set_model_props(proto, known)
 
 
 def to_half(source: Path, file: Path) -> None:
-    """Write an fp16 network; its input and output keep their types."""
+    """Convert a network to fp16; input and output types stay the same."""
     proto = convert_float_to_float16(onnx.load(source), keep_io_types=True)
     describe(proto, {"precision": "fp16"})
     with write_aside(file) as draft:
@@ -155,18 +155,18 @@ class _Reader(CalibrationDataReader):
 
 
 def to_int8(source: Path, file: Path, pixels: np.ndarray) -> None:
-    """Write an 8-bit network by static quantisation (QDQ, per channel).
+    """Convert a network to int8 by static quantisation (QDQ, per channel).
 
     Args:
         source: the fp32 network.
-        file: where to.
-        pixels: (n, S, S, 3) uint8 training photos, which set the ranges of activations.
+        file: output file.
+        pixels: (n, S, S, 3) uint8 training photos that set the activation ranges.
     """
     with TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
         quantised = Path(folder) / "int8.onnx"
-        # Shrinking the range of activations to 7 bits of weights avoids saturation on CPUs without VNNI.
+        # reduce_range quantises weights to 7 bits, which avoids saturation on CPUs without VNNI.
         quantize_static(
             str(prepared),
             str(quantised),
@@ -187,13 +187,13 @@ def to_int8(source: Path, file: Path, pixels: np.ndarray) -> None:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How close ONNX is to torch on the same pictures.
+    """Agreement of ONNX Runtime with torch on the same photos.
 
     Attributes:
-        photos: how many pictures were compared.
-        largest_difference: of a tag's score.
-        same_top10: pictures with the same ten best tags in the same order; tags closer to each other than
-            the largest difference may change places.
+        photos: number of photos compared.
+        largest_difference: largest absolute difference of a score.
+        same_top10: photos with the same top ten tags in the same order; tags closer to each other than
+            the largest difference may swap places.
     """
 
     photos: int
@@ -202,7 +202,7 @@ class Agreement:
 
 
 def compare_with_torch(model: Model, runtime: Runtime, pixels: np.ndarray) -> Agreement:
-    """Score pictures with torch and with ONNX Runtime.
+    """Compare the scores of torch and ONNX Runtime.
 
     Args:
         model: the torch network and its vocabulary.
@@ -217,14 +217,14 @@ def compare_with_torch(model: Model, runtime: Runtime, pixels: np.ndarray) -> Ag
         first, second = (score(each, model.vocabulary.vectors)[0] for each in (one, other))
         difference = float(np.abs(first - second).max())
         best, found = (np.argsort(-each, kind="stable")[:10] for each in (first, second))
-        # Compared by the tags' scores, so that a tie within rounding is no difference.
+        # Compare by score, so that ties within rounding error do not count as differences.
         same += bool(np.all(np.abs(first[best] - first[found]) <= 2 * difference)) and set(best) == set(found)
         largest = max(largest, difference)
     return Agreement(len(pixels), largest, same)
 
 
 def latency(runtime: Runtime, pixels: np.ndarray, repeats: int = 15) -> float:
-    """Median seconds of one picture, batch 1."""
+    """Median latency in seconds at batch size 1."""
     times = []
     for number in range(repeats + 3):
         one = pixels[number % len(pixels)][None]
@@ -243,16 +243,16 @@ def try_precision(
     fp32: Trial | None,
     max_loss: float,
 ) -> Trial:
-    """Measure a network: mAP over all tags, seconds of a picture, size.
+    """Evaluate a network: mAP over all tags, latency and file size.
 
     Args:
         file: the network.
-        precision: its number format.
+        precision: its precision.
         pixels: (n, S, S, 3) uint8 test photos.
-        labels: (n, T) of them.
-        vectors: (T, d) of the tags.
-        fp32: what it is compared with; None for fp32 itself.
-        max_loss: int8 that loses more mAP points is not offered.
+        labels: (n, T) their labels.
+        vectors: (T, d) word vectors of the tags.
+        fp32: the fp32 baseline; None for fp32 itself.
+        max_loss: maximum loss of int8 in mAP points.
     """
     runtime = Runtime(file)
     principal = np.concatenate([runtime(part) for part in np.array_split(pixels, -(-len(pixels) // 16))])
@@ -265,13 +265,13 @@ def try_precision(
 
 
 def check_agreement(agreement: Agreement, tolerance: float = 1e-2) -> None:
-    """Stop where ONNX Runtime and torch disagree.
+    """Check that ONNX Runtime agrees with torch.
 
     Raises:
-        ZerotagError: a score differs by more than the tolerance, or a picture has other best tags.
+        ZerotagError: a score differs by more than the tolerance, or a photo has other top ten tags.
     """
     if agreement.largest_difference > tolerance or agreement.same_top10 < agreement.photos:
         raise ZerotagError(
-            f"ONNX and torch disagree: scores by up to {agreement.largest_difference:.2g}, the ten best tags of "
-            f"{agreement.photos - agreement.same_top10} of {agreement.photos} pictures. Nothing was exported."
+            f"ONNX Runtime and torch disagree: scores differ by up to {agreement.largest_difference:.2g}, top ten tags "
+            f"differ on {agreement.photos - agreement.same_top10} of {agreement.photos} photos. Nothing was exported."
         )

@@ -1,4 +1,4 @@
-"""Tag and search photographs with a packaged model: numpy, Pillow and ONNX Runtime, never torch.
+"""Tag and search photographs with a packaged model, using numpy, Pillow and ONNX Runtime, without torch.
 
-`tagger.Tagger` is the door; `index` searches photographs by words; `package` is the folder that both read.
+`tagger.Tagger` is the entry point, `index` searches photos by words, and `package` is the folder that both read.
 """

@@ -1,8 +1,8 @@
-"""A search index of photos in LanceDB: one row a principal vector, exact search by dot product.
+"""Search index of photos in LanceDB: one row per principal vector, exact search by dot product.
 
-A photo's score for a word is its best row's, so that the photos of the best M * k rows hold the k best photos:
-the engine's own exact scan of rows gives the exact maximum over principal vectors. LanceDB works in a local folder,
-without a server, or in an object store (s3://…), or against its server (db://…): one setting.
+A photo's score for a word is the maximum over its rows. The top M * k rows therefore contain the top k photos, and
+LanceDB's exact scan over rows yields the exact maximum over principal vectors. The index URI is a local folder (no
+server needed), an object store (s3://…) or a LanceDB server (db://…).
 """
 
 import os
@@ -19,28 +19,28 @@ import pyarrow as pa
 from zerotag.errors import ZerotagError
 from zerotag.serving.tagger import Tagger, Words, photos_below
 
-# The engine leaves cores to its reading threads, which a local disk does not keep busy: with as many computing threads
-# as twice the cores an exact scan of 700,000 rows takes 59 instead of 100 ms on two cores.
+# LanceDB reserves cores for I/O threads, which a local disk does not keep busy. With twice as many compute threads as
+# cores, an exact scan of 700,000 rows takes 59 ms instead of 100 ms on two cores.
 os.environ.setdefault("LANCE_CPU_THREADS", str(2 * (os.cpu_count() or 1)))
 
-# Photos that are embedded and written at once: what a kill can lose.
+# Photos embedded and committed together: the most that an interruption can lose.
 BATCH = 32
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A photo of the index that a search found, with its score."""
+    """A search result: a photo and its score."""
 
     photo: str
     score: float
 
 
 class Index:
-    """The photos of one model; another model's photos lie in another table of the same database.
+    """The index of one model; each model has its own table in the database.
 
     Args:
-        uri: a folder, or what LanceDB connects to.
-        model: names the network that the vectors come from.
+        uri: a folder, or a URI that LanceDB connects to.
+        model: identifies the network that computed the vectors.
         shape: (M, d).
 
     Raises:
@@ -57,37 +57,37 @@ class Index:
                 pa.field("vector", pa.list_(pa.float32(), dimensions), nullable=False),
             ]
         )
-        import lancedb  # it starts threads: not in a process that only starts others
+        import lancedb  # starts threads, so not imported in a process that only starts others
 
         try:
-            # No interval: what another process wrote is seen by the next search.
+            # Zero interval: the next search sees what another process wrote.
             database = lancedb.connect(uri, read_consistency_interval=timedelta(0))
             self._table = database.create_table(f"photos-{model}", schema=self._schema, exist_ok=True)
         except (OSError, RuntimeError, ValueError) as error:
             raise ZerotagError(f"{uri}: the search index cannot be opened ({error}). See serve.index.") from error
 
     def __len__(self) -> int:
-        """How many photos there are."""
+        """Number of photos in the index."""
         return self._table.count_rows() // self._rows
 
     def stamps(self) -> dict[str, str]:
-        """The stamp of every photo."""
+        """The stamp of every photo, by name."""
         rows = self._table.search().where("row = 0").select(["photo", "stamp"]).limit(None).to_arrow()
         return dict(zip(rows["photo"].to_pylist(), rows["stamp"].to_pylist(), strict=True))
 
     def put(self, photos: list[str], stamps: list[str], matrices: np.ndarray) -> None:
-        """Add photos, or replace those of the same name; all of them or none.
+        """Add or replace photos by name, atomically.
 
         Args:
             photos: n names.
-            stamps: n texts that change when a photo does.
+            stamps: n strings that change when a photo changes.
             matrices: (n, M, d) principal vectors.
         """
         merge = self._table.merge_insert(["photo", "row"]).when_matched_update_all().when_not_matched_insert_all()
         merge.execute(self._as_rows(photos, stamps, matrices))
 
     def fill(self, photos: list[str], matrices: np.ndarray) -> None:
-        """Add photos that are known to be new, without looking for them first: for a first, large indexing."""
+        """Add new photos without checking for existing ones; meant for a large initial import."""
         self._table.add(self._as_rows(photos, [""] * len(photos), matrices))
 
     def _as_rows(self, photos: list[str], stamps: list[str], matrices: np.ndarray) -> pa.Table:
@@ -101,12 +101,12 @@ class Index:
         return pa.table(columns, schema=self._schema)
 
     def remove(self, photos: list[str]) -> None:
-        """Take photos out; names that are not there do no harm."""
+        """Remove photos; unknown names are ignored."""
         for start in range(0, len(photos), 500):
             self._table.delete(f"photo IN ({_quoted(photos[start : start + 500])})")
 
     def tidy(self) -> None:
-        """Merge small files and forget old versions; searching by name gets an index of its own."""
+        """Compact small files, delete old versions, and index photo names."""
         from lancedb.index import BTree
 
         if len(self):
@@ -116,37 +116,37 @@ class Index:
     def search(
         self, wanted: np.ndarray, unwanted: np.ndarray | None = None, limit: int = 20, offset: int = 0
     ) -> list[Hit]:
-        """The photos that fit all wanted words best.
+        """Search for photos that match all wanted words.
 
-        The score of several words is the least of theirs. A photo that fits an unwanted word at least as well is
-        left out.
+        A photo's score is its minimum over the wanted words. A photo that scores at least as high for an unwanted
+        word is excluded.
 
         Args:
             wanted: (W, d) unit word vectors, W at least 1.
-            unwanted: (V, d).
-            limit: how many photos.
-            offset: how many are skipped first.
+            unwanted: (V, d) unit word vectors.
+            limit: maximum number of photos.
+            offset: number of photos to skip.
 
         Returns:
-            Photos, the best first; exact, whatever the number of photos.
+            The exact top photos, best first.
         """
         need, depth = offset + limit, offset + limit
         alone = len(wanted) == 1 and not (unwanted is not None and len(unwanted))
         while True:
-            # No photo outside of the candidates scores more than the worst of the bounds.
+            # No photo outside the candidates scores above the lowest bound.
             found = [self._best_rows(word, depth * self._rows) for word in wanted]
             bound = min(bound for _, bound in found)
             if alone:
                 hits = [Hit(photo, value) for photo, value in found[0][0].items()]
             else:
-                hits = self._judge(list(set().union(*(rows for rows, _ in found))), wanted, unwanted)
+                hits = self._score_candidates(list(set().union(*(rows for rows, _ in found))), wanted, unwanted)
             hits.sort(key=lambda hit: (-hit.score, hit.photo))
             if bound == -np.inf or (len(hits) >= need and hits[need - 1].score >= bound):
                 return hits[offset:need]
             depth *= 4
 
     def _best_rows(self, word: np.ndarray, count: int) -> tuple[dict[str, float], float]:
-        """The photos of the best rows with their scores, and the score that no other row exceeds."""
+        """Photos of the top rows with their scores, and an upper bound on the score of all other rows."""
         query: Any = self._table.search(word.astype(np.float32), vector_column_name="vector")
         rows = (
             query.distance_type("dot")
@@ -157,19 +157,20 @@ class Index:
         )
         if not len(rows):
             return {}, -np.inf
-        # Not the engine's distance, which is 1 - product and has fewer digits.
+        # Recomputed, since the engine's distance, 1 - product, is less precise.
         scores = _matrix(rows["vector"]) @ word
         best: dict[str, float] = {}
         for photo, value in zip(rows["photo"].to_pylist(), scores.tolist(), strict=True):
             best[photo] = max(value, best.get(photo, -np.inf))
         return best, (float(scores.min()) if len(rows) == count else -np.inf)
 
-    def _judge(self, photos: list[str], wanted: np.ndarray, unwanted: np.ndarray | None) -> list[Hit]:
+    def _score_candidates(self, photos: list[str], wanted: np.ndarray, unwanted: np.ndarray | None) -> list[Hit]:
+        """Score photos exactly; photos that match an unwanted word are dropped."""
         names, scores = [], []
         for start in range(0, len(photos), 1000):
             where = f"photo IN ({_quoted(photos[start : start + 1000])})"
             rows = self._table.search().where(where).select(["photo", "vector"]).limit(None).to_arrow()
-            # A photo's rows were written together, but the engine may give them in any order.
+            # A photo's rows are written together, but may be returned in any order.
             order = np.argsort(np.array(rows["photo"].to_pylist()), kind="stable")
             matrices = _matrix(rows["vector"])[order].reshape(-1, self._rows, wanted.shape[1])
             names += [rows["photo"][int(place)].as_py() for place in order[:: self._rows]]
@@ -189,19 +190,19 @@ def _quoted(photos: Iterable[str]) -> str:
 
 
 def open_index(uri: str, tagger: Tagger) -> Index:
-    """The index of a tagger's model."""
+    """Open the index of a tagger's model."""
     return Index(uri, tagger.network, (tagger.info["principal_vectors"], tagger.info["dimensions"]))
 
 
 def search_words(tagger: Tagger, wanted: Iterable[str], unwanted: Iterable[str]) -> tuple[Words, Words | None]:
-    """The vectors of a search's words.
+    """Look up the word vectors of a search.
 
     Raises:
-        ZerotagError: no wanted word, or one that has no vector; leaving it out would find other photos.
+        ZerotagError: no wanted word, or a word without a vector; ignoring it would change the results.
     """
     wanted, unwanted = list(wanted), list(unwanted)
     if not any(word.strip() for word in wanted):
-        raise ZerotagError("No word to search for.")
+        raise ZerotagError("No word to search for. Give at least one.")
     words = tagger.words(wanted)
     without = tagger.words(unwanted) if any(word.strip() for word in unwanted) else None
     if missing := words.missing + (without.missing if without else []):
@@ -211,14 +212,14 @@ def search_words(tagger: Tagger, wanted: Iterable[str], unwanted: Iterable[str])
 
 @dataclass
 class Progress:
-    """What an indexing did.
+    """Result of an index update.
 
     Attributes:
-        added: photos that are new or have changed.
-        unchanged: photos that were there already.
-        removed: photos that are gone from the folder.
-        refused: photos that cannot be used, with the reason.
-        remaining: photos that were not reached in time; ask again.
+        added: new or changed photos.
+        unchanged: photos already in the index.
+        removed: photos deleted from the folder.
+        refused: photos that could not be read, with the reason.
+        remaining: photos not reached within the time limit; repeat the call.
     """
 
     added: int = 0
@@ -229,20 +230,20 @@ class Progress:
 
 
 def inside(root: Path, path: str) -> Path:
-    """A path below a root, with links followed.
+    """Resolve a path below a root, following symbolic links.
 
     Raises:
-        ZerotagError: it leads outside of the root, or is not there.
+        ZerotagError: the path is outside the root or does not exist.
     """
     root = root.resolve()
     if "\0" in path:
-        raise ZerotagError("A path cannot hold a zero byte.")
+        raise ZerotagError("A path must not contain a null byte.")
     try:
         found = (root / path).resolve()
         if not found.is_relative_to(root):
-            raise ZerotagError(f"{path}: outside of the photos' root.")
+            raise ZerotagError(f"{path}: outside the photo root.")
         if not found.exists():
-            raise ZerotagError(f"{path}: no such file or folder below the photos' root.")
+            raise ZerotagError(f"{path}: no such file or folder below the photo root.")
     except OSError as error:
         raise ZerotagError(f"{path}: cannot be read ({error.strerror}).") from error
     return found
@@ -257,22 +258,22 @@ def update(
     in_time: Callable[[], bool] = lambda: True,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Progress:
-    """Bring photos and folders below a root into the index, and take out what is gone from these folders.
+    """Add photos and folders below a root to the index, and remove photos deleted from these folders.
 
-    A photo whose size and time have not changed is passed over; batches are written as they are done, so that an
-    indexing that was killed goes on where it was.
+    Photos with unchanged size and modification time are skipped. Each batch is committed when it is done, so an
+    interrupted update resumes where it stopped.
 
     Args:
-        index: where to.
-        tagger: embeds photos.
-        root: photos are named by their path below it.
+        index: the index to update.
+        tagger: embeds the photos.
+        root: photos are named by their path relative to it.
         paths: photos or folders below the root.
-        embed: runs the network, (B, S, S, 3) -> (B, M, d); the tagger's own if not given.
-        in_time: asked before each batch; the work stops when it says no.
-        report: is told how many photos are done, of how many.
+        embed: runs the network, (B, S, S, 3) -> (B, M, d); defaults to the tagger's.
+        in_time: called before each batch; returning False stops the update.
+        report: progress callback, called with the number of photos done and the total.
 
     Raises:
-        ZerotagError: a path is outside of the root, or is not there.
+        ZerotagError: a path is outside the root or does not exist.
     """
     root = root.resolve()
     known = index.stamps()
@@ -307,7 +308,7 @@ def update(
         _put_batch(index, tagger, {name: todo[name] for name in names[start : start + BATCH]}, progress, embed)
         report(min(start + BATCH, len(names)), len(names))
     if progress.added or progress.removed:
-        # Two processes may tidy at once; the loser's work is done already.
+        # If two processes compact at once, one fails, but the other has done the work.
         with suppress(OSError, RuntimeError):
             index.tidy()
     return progress

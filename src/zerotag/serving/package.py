@@ -1,15 +1,15 @@
-"""A package: one folder with all that serving needs, and nothing of training.
+"""Packages: a folder with everything needed for serving, and nothing specific to training.
 
 ::
 
-    model.onnx         the network, as `zerotag.packaging.export` writes it
-    tagger.json        what is served: name and version, figures, data, versions, licences
+    model.onnx         the network, written by `zerotag.packaging.export`
+    tagger.json        model card: name and version, metrics, data, dependency versions, licences
     vocabulary.csv     tag, split (seen or unseen)
-    vectors.npy        (T, d) float32 unit vectors of the vocabulary, which tags are scored by
-    lift.npz           the word vectors that they were lifted from, where they were
-    lexicon.txt        W words, one a line, the most frequent first: what any other word is looked up in
-    lexicon.npy        (W, d) float16 word vectors of them, not lifted
-    calibration.json   score to probability, by tag
+    vectors.npy        (T, d) float32 unit word vectors of the vocabulary, used for scoring
+    lift.npz           the original word vectors, if the vocabulary is lifted
+    lexicon.txt        W words for open-vocabulary look-up, one per line, most frequent first
+    lexicon.npy        (W, d) float16 word vectors of the lexicon, not lifted
+    calibration.json   mapping from scores to probabilities, by tag
 """
 
 import json
@@ -33,7 +33,7 @@ _BLOCK = 50_000
 @dataclass(frozen=True)
 class PackageSettings:
     """Attributes:
-    words: how many words of the general lexicon are taken, the most frequent first.
+    words: number of words taken from the general lexicon, most frequent first.
     """
 
     words: int = 400_000
@@ -48,16 +48,16 @@ def write_package(
     info: dict[str, Any],
     words: int = 400_000,
 ) -> None:
-    """Write a package's folder, aside and then renamed.
+    """Write a package folder atomically.
 
     Args:
-        folder: where to.
+        folder: output folder.
         network: an ONNX file.
-        vocabulary: the tags that were trained and judged, with their vectors.
-        lexicon: words in order of frequency; all of the source that the vocabulary's vectors come from.
-        calibration: of this network's scores.
-        info: the content of tagger.json.
-        words: how many words of the lexicon are taken.
+        vocabulary: the tags used in training and evaluation, with their vectors.
+        lexicon: words by frequency, from the same source as the vocabulary's vectors.
+        calibration: calibration of this network's scores.
+        info: content of tagger.json.
+        words: number of words taken from the lexicon.
     """
     with write_aside(folder) as draft:
         draft.mkdir()
@@ -71,7 +71,7 @@ def write_package(
 def write_lexicon(lexicon: Lexicon, folder: Path, words: int) -> None:
     """Write the first words of a lexicon as lexicon.txt and lexicon.npy.
 
-    Half precision: a word's score changes in the fourth digit, and the file is half as large.
+    Half precision changes a word's score in the fourth digit and halves the file size.
     """
     chosen = [(word, row) for word, row in lexicon.index.items() if "\n" not in word and "\r" not in word][:words]
     table = np.empty((len(chosen), lexicon.vectors.shape[1]), dtype=np.float16)
@@ -85,21 +85,21 @@ def read_info(folder: Path) -> dict[str, Any]:
     """Read a package's tagger.json.
 
     Raises:
-        ZerotagError: the folder is no package.
+        ZerotagError: the folder is not a package.
     """
     if not (folder / "tagger.json").is_file():
-        hint = " It is a training folder: the package stage makes a package of it." * (folder / "model.pt").is_file()
-        raise ZerotagError(f"{folder}: no packaged model here (tagger.json is missing).{hint} Run `dvc repro` first.")
+        hint = " It is a training folder; the package stage turns it into a package." * (folder / "model.pt").is_file()
+        raise ZerotagError(f"{folder}: no packaged model (tagger.json is missing).{hint} Run `dvc repro` first.")
     return json.loads((folder / "tagger.json").read_text(encoding="utf-8"))
 
 
 def read_lexicon(folder: Path) -> Lexicon:
-    """Read a package's lexicon; the vectors stay on disk until a word is asked for."""
+    """Read a package's lexicon; the vectors are memory-mapped."""
     words = (folder / "lexicon.txt").read_text(encoding="utf-8").split("\n")[:-1]
     return Lexicon({word: row for row, word in enumerate(words)}, np.load(folder / "lexicon.npy", mmap_mode="r"))
 
 
 def git_revision() -> str:
-    """The current folder's commit, with -dirty where files differ from it; none outside of Git."""
+    """Git commit of the current folder, with suffix -dirty if files are modified; `none` outside a repository."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "none"

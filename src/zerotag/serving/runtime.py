@@ -1,4 +1,4 @@
-"""Run an exported network: Pillow, numpy and ONNX Runtime; no torch."""
+"""Run an exported network with Pillow, numpy and ONNX Runtime, without torch."""
 
 from pathlib import Path
 
@@ -12,9 +12,9 @@ INPUT, OUTPUT = "pixels", "principal_vectors"
 
 
 def to_pixels(picture: Image.Image, size: int) -> np.ndarray:
-    """The network's input, (S, S, 3) uint8: the whole picture squeezed to S x S, as in training.
+    """Preprocess an image to the network's input, (S, S, 3) uint8: resized to S x S without cropping, as in training.
 
-    torchvision's Resize hands a Pillow picture to this very call, so that the pixels are the same to the bit.
+    torchvision's Resize makes the same call for Pillow images, so the pixels are bit-identical.
     """
     return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR))
 
@@ -23,17 +23,17 @@ class Runtime:
     """An exported network: (B, S, S, 3) uint8 -> (B, M, d) float32.
 
     Args:
-        file: ONNX, as `zerotag.packaging.export` writes it.
-        threads: of one call; 0 for all cores.
-        spin: whether its threads keep their cores busy between calls, to answer the next one sooner. Not beside other
-            processes that have work for these cores.
+        file: ONNX file written by `zerotag.packaging.export`.
+        threads: threads per call; 0 for all cores.
+        spin: whether threads busy-wait between calls, which lowers latency. Disable it if other processes need the
+            cores.
 
     Attributes:
         size: S.
-        metadata: what the export stage wrote into the model.
+        metadata: metadata written by the export stage.
 
     Raises:
-        ZerotagError: no such model, or not one of zerotag's.
+        ZerotagError: the file is missing, or was not exported by zerotag.
     """
 
     def __init__(self, file: Path, threads: int = 0, spin: bool = True):
@@ -45,10 +45,8 @@ class Runtime:
         wanted = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in providers]
         try:
             self._session = onnxruntime.InferenceSession(str(file), options, providers=wanted)
-        except Exception as error:  # ONNX Runtime's own errors share no base but this
-            raise ZerotagError(
-                f"{file}: not a network that ONNX Runtime can load ({error}). Run `dvc repro`."
-            ) from error
+        except Exception as error:  # ONNX Runtime's errors have no narrower base class
+            raise ZerotagError(f"{file}: ONNX Runtime cannot load this network ({error}). Run `dvc repro`.") from error
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         if "size" not in self.metadata:
             raise ZerotagError(f"{file}: not exported by zerotag (its metadata has no size). Run `dvc repro export`.")

@@ -1,6 +1,6 @@
-"""Tag photographs with a packaged model, with any words.
+"""Tag photographs with a packaged model and an open vocabulary.
 
-The library, the command line and the service all come through here. Numpy, Pillow and ONNX Runtime suffice.
+The library, the command line and the service all use this module. It needs only numpy, Pillow and ONNX Runtime.
 """
 
 import hashlib
@@ -32,10 +32,10 @@ class Tag:
 
     Attributes:
         tag: the word.
-        score: the largest dot product of the word's vector and the photo's principal vectors.
-        seen: whether it was a training target; None for a word that the vocabulary does not have.
-        probability: the score, calibrated.
-        principal_vector: which principal vector won, from 0.
+        score: the maximum dot product of the word vector with the photo's principal vectors.
+        seen: whether it was a training target; None for a word outside the vocabulary.
+        probability: the calibrated score.
+        principal_vector: index of the principal vector with the maximum, from 0.
     """
 
     tag: str
@@ -47,12 +47,12 @@ class Tag:
 
 @dataclass(frozen=True)
 class Words:
-    """Words to choose from.
+    """Candidate words with their vectors.
 
     Attributes:
-        words: W words that have a vector.
-        vectors: (W, d) float32, unit rows.
-        seen: True, False, or None for a word that is not of the vocabulary; W of them.
+        words: W words with a vector.
+        vectors: (W, d) float32 unit vectors.
+        seen: W flags; None for a word outside the vocabulary.
         missing: words without a vector.
     """
 
@@ -63,18 +63,18 @@ class Words:
 
 
 class Tagger:
-    """A packaged model that is ready to tag.
+    """A packaged model.
 
     Args:
-        folder: a package, as the package stage writes it.
-        threads: of the network; 0 for all cores.
+        folder: package folder written by the package stage.
+        threads: threads of the network; 0 for all cores.
 
     Attributes:
-        info: the content of tagger.json.
-        vocabulary: the tags that were trained and judged.
+        info: content of tagger.json.
+        vocabulary: the tags used in training and evaluation.
 
     Raises:
-        ZerotagError: there is no package.
+        ZerotagError: the folder is not a package.
     """
 
     def __init__(self, folder: Path | str = "served", threads: int = 0):
@@ -85,7 +85,7 @@ class Tagger:
         self._calibration = Calibration.read(self.folder / "calibration.json")
         self._threads = threads
 
-    # Loaded when they are asked for: a process that only scores needs no network.
+    # Loaded lazily: a process that only scores does not need the network.
     @cached_property
     def _runtime(self) -> Runtime:
         return Runtime(self.folder / "model.onnx", self._threads)
@@ -96,29 +96,29 @@ class Tagger:
 
     @cached_property
     def network(self) -> str:
-        """Names the network by its content: vectors of different networks do not mix."""
+        """Digest of the network; vectors of different networks are not comparable."""
         return hashlib.sha256((self.folder / "model.onnx").read_bytes()).hexdigest()[:16]
 
     @property
     def lexicon_words(self) -> int:
-        """How many words have a vector besides the vocabulary."""
+        """Number of words with a vector beyond the vocabulary."""
         return len(self._lexicon.index)
 
     @property
     def calibration_figures(self) -> dict[str, Any]:
-        """How the calibration was made and how well it fits."""
+        """How the calibration was fitted and how well it fits."""
         return self._calibration.figures
 
     @property
     def size(self) -> int:
-        """Pixels of the network input's side."""
+        """Side length of the network's input, in pixels."""
         return int(self.info["size"])
 
     def pixels(self, photo: bytes, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         """Decode a photo to the network's input, (S, S, 3) uint8.
 
         Raises:
-            PhotoError: the photo cannot be used.
+            PhotoError: the photo cannot be decoded.
         """
         return to_pixels(open_photo(photo, name, max_pixels), self.size)
 
@@ -127,22 +127,22 @@ class Tagger:
         return self._runtime(pixels)
 
     def embed(self, photo: bytes, name: str) -> np.ndarray:
-        """Principal vectors (M, d) of an encoded photo.
+        """Compute principal vectors (M, d) of an encoded photo.
 
         Raises:
-            PhotoError: the photo cannot be used.
+            PhotoError: the photo cannot be decoded.
         """
         return self.principal_vectors(self.pixels(photo, name)[None])[0]
 
     def words(self, words: Iterable[str] = (), task: Task = "all") -> Words:
-        """Words with their vectors.
+        """Look up word vectors.
 
         Args:
-            words: any words; the model's own vocabulary when empty.
-            task: `unseen` leaves out what was a training target.
+            words: any words; the model's vocabulary if empty.
+            task: `unseen` excludes training targets.
 
         Raises:
-            ZerotagError: no word has a vector, or no word is left.
+            ZerotagError: no word has a vector, or no word remains.
         """
         asked = list(dict.fromkeys(word.strip() for word in words if word.strip()))
         if asked:
@@ -157,7 +157,7 @@ class Tagger:
             places = [place for place, known in enumerate(seen) if not known]
             kept, vectors, seen = [kept[place] for place in places], vectors[places], [seen[place] for place in places]
             if not kept:
-                raise ZerotagError("All of these words were seen in training; ask for the task `all`.")
+                raise ZerotagError("All of these words were seen in training. Use the task `all`.")
         return Words(kept, vectors, seen, [word for word in asked if word not in found])
 
     def _vector(self, word: str) -> np.ndarray | None:
@@ -167,13 +167,13 @@ class Tagger:
         return None if hit is None else self.vocabulary.lift(hit[0][None])[0]
 
     def rank(self, principal: np.ndarray, words: Words, top: int = 10, threshold: float | None = None) -> list[Tag]:
-        """The best words for a photo.
+        """Rank words for a photo.
 
         Args:
-            principal: (M, d) of the photo.
-            words: what to choose from.
-            top: how many at most.
-            threshold: leave out what is less probable than this.
+            principal: (M, d) principal vectors of the photo.
+            words: candidate words.
+            top: maximum number of tags.
+            threshold: minimum probability.
         """
         scores, winner = score(principal, words.vectors)
         best = np.argsort(-scores, kind="stable")[:top]
@@ -194,27 +194,27 @@ class Tagger:
         threshold: float | None = None,
         task: Task = "all",
     ) -> list[Tag]:
-        """The best tags of a photo.
+        """Tag a photo.
 
         Args:
-            photo: encoded.
-            name: what it is called in messages.
-            words: any words; the model's own vocabulary when empty.
-            top: how many tags.
-            threshold: leave out tags less probable than this.
-            task: `unseen` leaves out what was seen in training.
+            photo: the encoded photo.
+            name: name of the photo in error messages.
+            words: any words; the model's vocabulary if empty.
+            top: maximum number of tags.
+            threshold: minimum probability.
+            task: `unseen` excludes words seen in training.
 
         Raises:
-            ZerotagError: the photo cannot be used, or no word has a vector.
+            ZerotagError: the photo cannot be decoded, or no word has a vector.
         """
         return self.rank(self.embed(photo, name), self.words(words, task), top, threshold)
 
 
 def find_photos(paths: Iterable[Path]) -> list[Path]:
-    """Files as they are given, folders searched for photos by file name.
+    """Expand paths to photos; folders are searched recursively by file extension.
 
     Raises:
-        ZerotagError: a path does not exist, or a folder holds no photo.
+        ZerotagError: a path does not exist, or a folder contains no photo.
     """
     found = []
     for path in paths:
@@ -231,5 +231,5 @@ def find_photos(paths: Iterable[Path]) -> list[Path]:
 
 
 def photos_below(folder: Path) -> Iterator[Path]:
-    """Files below a folder that are photos by their name."""
+    """Photos below a folder, by file extension."""
     return (file for file in folder.rglob("*") if file.suffix.lower() in PHOTO_SUFFIXES and file.is_file())

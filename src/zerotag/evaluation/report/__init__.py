@@ -1,6 +1,6 @@
-"""The report: one static page that opens offline, with the supplement's Table 1 and Figures 1 and 2.
+"""The report: one static HTML page that works offline, with the supplement's Table 1 and Figures 1 and 2.
 
-Beside the page it writes `table1.csv` and the learning curves as tables, for `dvc plots`.
+It also writes `table1.csv` and the learning curves as CSV files for `dvc plots`.
 """
 
 import base64
@@ -29,9 +29,9 @@ from zerotag.words.vocabulary import Vocabulary
 @dataclass(frozen=True)
 class ReportSettings:
     """Attributes:
-    title: of the page.
-    examples: photos in Figure 2.
-    histogram_photos: test photos in Figure 1's histogram, at most.
+    title: page title.
+    examples: number of photos in Figure 2.
+    histogram_photos: maximum number of test photos in the histogram of Figure 1.
     """
 
     title: str = "zerotag report"
@@ -44,13 +44,13 @@ class Run:
     """A trained and evaluated model.
 
     Attributes:
-        model: its folder.
-        info: the content of its model.json.
+        model: model folder.
+        info: content of model.json.
         curve: epoch, loss, learning_rate.
         metrics: percentages by task and name.
-        intervals: their 95% bootstrap intervals over photos, where there are.
+        intervals: their 95% bootstrap confidence intervals, if computed.
         tags: tag, seen, positives, ap.
-        examples: photos with their ten best tags.
+        examples: photos with their ten top predictions.
     """
 
     model: Path
@@ -63,7 +63,7 @@ class Run:
 
     @classmethod
     def read(cls, evaluation: Path, model: Path) -> "Run":
-        """Read what the train and the evaluate stage wrote.
+        """Read the outputs of the train and evaluate stages.
 
         Raises:
             ZerotagError: a file is missing.
@@ -71,7 +71,7 @@ class Run:
         needed = [evaluation / name for name in ("metrics.json", "tags.csv", "examples.json", "intervals.json")]
         for path in [*needed, model / "model.json", model / "curve.csv"]:
             if not path.is_file():
-                raise ZerotagError(f"{path} is missing: run `dvc repro evaluate` first.")
+                raise ZerotagError(f"{path} is missing. Run `dvc repro evaluate` first.")
         return cls(
             model=model,
             info=json.loads((model / "model.json").read_text(encoding="utf-8")),
@@ -97,16 +97,16 @@ def write_report(
     vocabulary: Vocabulary,
     settings: ReportSettings,
 ) -> None:
-    """Write the report's folder, aside and then renamed.
+    """Write the report folder atomically.
 
     Args:
-        folder: receives index.html, table1.csv and, for `dvc plots`, curves/RUN.csv.
-        runs: at least one.
-        best: the one of them whose tags are shown.
-        calibration: of the best run, with its reliability.
-        dataset: for the photos.
-        vocabulary: for semantic diversity.
-        settings: sizes and title.
+        folder: output folder: index.html, table1.csv and, for `dvc plots`, curves/RUN.csv.
+        runs: at least one run.
+        best: the run whose tags are shown.
+        calibration: calibration of the best run, with its reliability.
+        dataset: the photos.
+        vocabulary: word vectors for semantic diversity.
+        settings: title and sizes.
     """
     page = jinja2.Environment(
         loader=jinja2.PackageLoader("zerotag.evaluation.report", ""), autoescape=True, undefined=jinja2.StrictUndefined
@@ -157,12 +157,12 @@ def _table(runs: list[Run]) -> pd.DataFrame:
 
 
 def _diversity(dataset: Dataset, vocabulary: Vocabulary, settings: ReportSettings) -> dict[str, Any]:
-    """Figure 1: the histogram over test photos, and the photos at both ends."""
+    """Figure 1: the histogram over test photos, and the most and least diverse photos."""
     rows = dataset.test[: settings.histogram_photos]
     labels = dataset.labels[rows][:, dataset.columns(vocabulary.tags)].tocsr()
     values = semantic_diversity(labels, vocabulary.vectors)
     known = values[~np.isnan(values)]
-    # A pair of tags is an extreme by chance: the photos shown have three tags or more, where there are such.
+    # A single pair of tags is often extreme by chance, so prefer photos with three tags or more.
     rich = np.flatnonzero(~np.isnan(values) & (np.diff(labels.indptr) >= 3))
     order = rich[np.argsort(values[rich], kind="stable")] if rich.size else np.argsort(values)[: known.size]
 
@@ -187,7 +187,7 @@ def _diversity(dataset: Dataset, vocabulary: Vocabulary, settings: ReportSetting
 
 
 def _thumbnail(dataset: Dataset, row: int, side: int = 320) -> str:
-    """A photo as a data URI, so that the page needs no other file."""
+    """Encode a photo as a data URI, so that the page is self-contained."""
     picture: Image.Image = open_photo(dataset.photo_bytes(row), str(row))
     picture.thumbnail((side, side))
     buffer = io.BytesIO()

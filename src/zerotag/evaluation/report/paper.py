@@ -1,4 +1,4 @@
-"""Figures that others measured: Ben-Cohen et al. (ICCV 2021), supplement, on NUS-WIDE's test set, in percent."""
+"""Published results of Ben-Cohen et al. (ICCV 2021), supplement: NUS-WIDE test set, in percent."""
 
 COLUMNS = (
     ("zsl", "f1@3"),
@@ -9,7 +9,7 @@ COLUMNS = (
     ("gzsl", "map"),
 )
 
-# Table 1: backbone, method, and the figures in the order of COLUMNS.
+# Table 1: backbone, method, and metrics in the order of COLUMNS.
 TABLE_1 = (
     ("VGG19", "Fast0Tag", (24.2, 22.2, 20.2, 11.7, 13.0, 6.6)),
     ("TResNet-M", "Fast0Tag", (25.7, 23.3, 21.6, 15.4, 16.6, 9.7)),

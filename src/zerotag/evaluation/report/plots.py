@@ -1,4 +1,4 @@
-"""The report's plots, as SVG to stand inside the page."""
+"""The report's plots, as inline SVG."""
 
 import io
 from typing import Any
@@ -20,14 +20,14 @@ _STYLE: Any = {
     "axes.labelcolor": _GREY,
     "xtick.color": _GREY,
     "ytick.color": _GREY,
-    # One grey and no background: readable on a light page and on a dark one.
+    # One grey and no background, readable in light and dark mode.
     "figure.facecolor": "none",
     "axes.facecolor": "none",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "legend.frameon": False,
     "svg.fonttype": "none",
-    # Names inside the SVG would otherwise differ from run to run.
+    # Makes the ids inside the SVG deterministic.
     "svg.hashsalt": "zerotag",
 }
 
@@ -45,7 +45,7 @@ def _svg(figure: Figure) -> Markup:
 
 
 def histogram(values: np.ndarray) -> Markup:
-    """Histogram of semantic diversity, with its mean."""
+    """Histogram of semantic diversity, with the mean marked."""
     with mpl.rc_context(_STYLE):
         figure, axes = _axes(6, 2.6)
         if values.size:
@@ -57,36 +57,36 @@ def histogram(values: np.ndarray) -> Markup:
 
 
 def curves(runs: dict[str, pd.DataFrame]) -> Markup:
-    """Training loss by epoch, one line a run, each relative to its first epoch."""
+    """Training loss per epoch, one line per run, relative to its first epoch."""
     with mpl.rc_context(_STYLE):
         figure, axes = _axes(6, 2.8)
         for (name, curve), colour in zip(runs.items(), _COLOURS * len(runs), strict=False):
             axes.plot(curve["epoch"], curve["loss"] / curve["loss"].iloc[0], marker="o", label=name, color=colour)
         axes.set_xlabel("epoch")
-        axes.set_ylabel("loss / first epoch's")
+        axes.set_ylabel("loss / first epoch")
         axes.legend()
         return _svg(figure)
 
 
 def reliability(figures: dict[str, Any]) -> Markup:
-    """Reliability diagram of a calibration's figures: given probability against the share of true tags."""
+    """Reliability diagram: predicted probability against the share of true tags."""
     with mpl.rc_context(_STYLE):
         figure, axes = _axes(4.5, 4.2)
         axes.plot([0, 1], [0, 1], color=_GREY, linewidth=1, linestyle="--")
-        parts = (("seen", "seen tags"), ("unseen", "unseen tags"), ("ten_best", "ten best of each photo"))
+        parts = (("seen", "seen tags"), ("unseen", "unseen tags"), ("ten_best", "top ten of each photo"))
         for (task, name), colour in zip(parts, _COLOURS, strict=False):
             table = pd.DataFrame(figures[task]["reliability"], columns=["count", "probability", "share"])
             axes.plot(table["probability"], table["share"], color=colour, label=name)
-            # Large dots stand for many tags.
+            # Dot size grows with the number of tags.
             sizes = 8 + 6 * np.log10(table["count"].clip(lower=1)) ** 2
             axes.scatter(table["probability"], table["share"], sizes, color=colour)
-        axes.set(xlabel="probability given", ylabel="share of true tags", xlim=(0, 1), ylim=(0, 1))
+        axes.set(xlabel="predicted probability", ylabel="share of true tags", xlim=(0, 1), ylim=(0, 1))
         axes.legend()
         return _svg(figure)
 
 
 def unseen_tags(runs: dict[str, pd.DataFrame], best: str, most: int = 40) -> Markup:
-    """Average precision of the unseen tags, best run in bars, the others as points."""
+    """Average precision of the unseen tags: the best run as bars, the others as points."""
     with mpl.rc_context(_STYLE):
         table = runs[best]
         table = table[table["seen"] == 0].dropna(subset="ap").sort_values("ap", ascending=False).head(most)
