@@ -6,13 +6,16 @@ our own: one vector a photo, in the space of lifted words, learnt by cross-entro
 """
 
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import torch
-from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from zerotag.errors import ZerotagError
 from zerotag.settings import from_params
+
+
+Kind = Literal["trained", "classifier", "conse"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,10 @@ class Method:
     standardise: the head takes the features' square roots, standardised.
     prior: the head has a bias, which begins with how frequent each tag is.
     head_decay: weight decay of the head's matrix; None: as for the rest of the network.
+    trust: how much unseen words hear of the backbone's own classifier, whose classes are further anchors of the lift
+        beside the seen tags; 0: nothing. Seen tags are scored by what was trained alone.
+    kind: `trained`; or, without any training, `classifier` (the backbone's own, lifted to any word by `sharpness` and
+        `trust`) or `conse` (Norouzi et al., ICLR 2014), its published rival.
     """
 
     principal_vectors: int = 7
@@ -38,6 +45,18 @@ class Method:
     standardise: bool = False
     prior: bool = False
     head_decay: float | None = None
+    trust: float = 0.0
+    kind: Kind = "trained"
+
+    @property
+    def trained(self) -> bool:
+        """Whether there is anything to train."""
+        return self.kind == "trained"
+
+    @property
+    def needs_classifier(self) -> bool:
+        """Whether the backbone must come with a classifier."""
+        return not self.trained or self.trust > 0
 
 
 METHODS: dict[str, Method] = {
@@ -50,9 +69,12 @@ METHODS: dict[str, Method] = {
         standardise=True,
         prior=True,
         head_decay=0.1,
+        trust=1.0,
     ),
     "sdl": Method(),
     "fast0tag": Method(principal_vectors=1, regularisation=0.0, diversity_weight=False, per_negative=True),
+    "classifier": Method(principal_vectors=1, sharpness=(2.0, 4.0, 8.0), trust=30.0, kind="classifier"),
+    "conse": Method(principal_vectors=1, kind="conse"),
 }
 
 
@@ -69,70 +91,12 @@ def method(name: str, changes: dict[str, object] | None = None) -> Method:
         raise ZerotagError(f"params.yaml: method.{name}.principal_vectors must be 1 or more.")
     if not 0 <= chosen.regularisation <= 1:
         raise ZerotagError(f"params.yaml: method.{name}.regularisation must lie in [0, 1].")
+    if chosen.trust < 0 or (chosen.trust and not chosen.sharpness):
+        raise ZerotagError(
+            f"params.yaml: method.{name}.trust must be 0 or more, and 0 without a sharpness: classes are anchors of the "
+            "lift."
+        )
     return chosen
-
-
-class Head(nn.Module):
-    """Features to principal vectors, a linear map: (B, F) -> (B, M, d).
-
-    Args:
-        features: F.
-        method: M, and what the map begins with.
-        dimensions: d.
-    """
-
-    mean: torch.Tensor
-    scale: torch.Tensor
-
-    def __init__(self, features: int, method: Method, dimensions: int):
-        super().__init__()
-        self.principal_vectors = method.principal_vectors
-        self.standardise = method.standardise
-        self.linear = nn.Linear(features, method.principal_vectors * dimensions, bias=method.prior)
-        if self.standardise:
-            self.register_buffer("mean", torch.zeros(features))
-            self.register_buffer("scale", torch.ones(()))
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(B, F) -> (B, M, d)."""
-        if self.standardise:
-            features = (_root(features) - self.mean) / self.scale
-        return self.linear(features).unflatten(-1, (self.principal_vectors, -1))
-
-
-def _root(features: torch.Tensor) -> torch.Tensor:
-    # The root of 0 has no gradient.
-    return (features.clamp(min=0) + 1e-6).sqrt()
-
-
-@torch.no_grad()
-def start_head(head: Head, features: torch.Tensor, frequency: torch.Tensor, vectors: torch.Tensor) -> None:
-    """Let a head that is standardised, or that has a bias, begin with what the training photos say.
-
-    The bias is the ridge solution of <bias, n_t> = log-odds of tag t less their mean, for all seen tags. A head
-    that has neither stays as it is.
-
-    Args:
-        head: is changed in place.
-        features: (N, F) of training photos, or of some of them.
-        frequency: (S,) share of the training photos that have each seen tag.
-        vectors: (S, d) unit vectors of the seen tags.
-    """
-    if head.standardise:
-        roots = _root(features)
-        head.mean.copy_(roots.mean(dim=0))
-        head.scale.copy_(roots.var(dim=0).mean().sqrt())
-    if head.linear.bias is not None:
-        head.linear.weight.zero_()
-        odds = log_odds(frequency)
-        ridge = vectors.T @ vectors + torch.eye(vectors.shape[1])
-        bias = torch.linalg.solve(ridge, vectors.T @ (odds - odds.mean()))
-        head.linear.bias.copy_(bias.repeat(head.principal_vectors))
-
-
-def log_odds(frequency: torch.Tensor) -> torch.Tensor:
-    """Of shares in [0, 1], none of them infinite."""
-    return frequency.clamp(1e-4, 1 - 1e-4).logit()
 
 
 def score(principal: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:

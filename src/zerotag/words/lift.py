@@ -4,6 +4,11 @@ In d dimensions the classifiers of all tags have rank d: with 50-d words a head 
 a word to its similarity to every seen tag, by the kernel k(a, b) = exp(sharpness (cos(a, b) - 1)) of the centred
 vectors, or the mean of several, and whitens the coordinates so that dot products approximate the kernel
 (Nyström: (K + e I)^(-1/2) k). Unseen words are lifted the same way and land near the seen words they resemble.
+
+Where a backbone comes with a classifier, its classes are further anchors. Their scores are known without any training
+(`zerotag.training.heads.ClassHead`), and a word that was never a training target is scored by kernel interpolation over
+the seen tags' trained scores and the classes': k(u, A) (K + D)^(-1), D the noise of each. With classes alone, no
+training photo is needed at all.
 """
 
 from dataclasses import dataclass
@@ -20,32 +25,75 @@ _JITTER = 1e-3
 @dataclass(frozen=True, eq=False)
 class Lift:
     """Attributes:
-    seen: (S, d) unit word vectors of the seen tags.
+    seen: (S, d) unit word vectors of the seen tags; S is 0 where classes are the only anchors.
     sharpness: how fast similarity decays with the angle; 0 makes all words alike. Sharp kernels separate seen tags,
         smooth ones still respond to words far from all of them.
+    classes: (C, d) unit word vectors of a classifier's classes; None without one.
+    noise: variance of the classes' scores as evidence, against the kernel's 1: the larger, the less they are trusted.
     """
 
     seen: np.ndarray
     sharpness: tuple[float, ...]
+    classes: np.ndarray | None = None
+    noise: float = 1.0
 
     @cached_property
-    def _anchors(self) -> np.ndarray:
+    def _centre(self) -> np.ndarray:
+        """(d,) that is subtracted from words and seen tags."""
+        of = self.seen if len(self.seen) or self.classes is None else self.classes
+        return of.astype(np.float64).mean(axis=0)
+
+    @cached_property
+    def _seen(self) -> np.ndarray:
         """(S, d) unit: the seen tags, centred."""
         return self._centred(self.seen)
 
     @cached_property
     def _root(self) -> np.ndarray:
-        """(S, S): the inverse square root of the anchors' kernel matrix."""
-        values, vectors = np.linalg.eigh(self._kernel(self._anchors) + _JITTER * np.eye(len(self.seen)))
+        """(S, S): the inverse square root of the seen tags' kernel matrix."""
+        values, vectors = np.linalg.eigh(self._kernel(self._seen, self._seen) + _JITTER * np.eye(len(self.seen)))
         return (vectors / np.sqrt(values)) @ vectors.T
 
     def _centred(self, vectors: np.ndarray) -> np.ndarray:
-        return unit(vectors.astype(np.float64) - self.seen.astype(np.float64).mean(axis=0))
+        return unit(vectors.astype(np.float64) - self._centre)
 
-    def _kernel(self, centred: np.ndarray) -> np.ndarray:
-        angle = centred @ self._anchors.T - 1
+    def _kernel(self, centred: np.ndarray, anchors: np.ndarray) -> np.ndarray:
+        angle = centred @ anchors.T - 1
         return np.mean([np.exp(each * angle) for each in self.sharpness], axis=0)
 
     def __call__(self, vectors: np.ndarray) -> np.ndarray:
-        """(n, d) unit word vectors -> (n, S) float32 unit vectors."""
-        return unit(self._kernel(self._centred(vectors)) @ self._root).astype(np.float32)
+        """Lift words that are no training targets: (n, d) unit word vectors -> (n, S + C) float32.
+
+        Without classes the rows are unit vectors, and so they are without seen tags.
+        """
+        centred = self._centred(vectors)
+        if self.classes is None:
+            return unit(self._kernel(centred, self._seen) @ self._root).astype(np.float32)
+        weights = self._kernel(centred, self._anchors) @ self._inverse
+        if not len(self.seen):
+            return unit(weights).astype(np.float32)
+        of_seen, of_classes = np.split(weights, [len(self.seen)], axis=1)
+        # The seen tags' scores are interpolated less their mean, which is added again.
+        trained = self.lift_seen()[:, : len(self.seen)]
+        mean = trained.mean(axis=0)
+        interpolated = of_seen @ trained + (1 - of_seen.sum(axis=1, keepdims=True)) * mean
+        return np.concatenate([interpolated, of_classes], axis=1).astype(np.float32)
+
+    def lift_seen(self) -> np.ndarray:
+        """Lift the seen tags, which keep the scores that they were trained to have: (S, S + C) float32."""
+        vectors = unit(self._kernel(self._seen, self._seen) @ self._root).astype(np.float32)
+        return np.pad(vectors, ((0, 0), (0, 0 if self.classes is None else len(self.classes))))
+
+    @cached_property
+    def _anchors(self) -> np.ndarray:
+        """(S + C, d) unit: seen tags and classes, each centred by their own mean."""
+        assert self.classes is not None
+        classes = self.classes.astype(np.float64)
+        return np.concatenate([self._seen, unit(classes - classes.mean(axis=0))])
+
+    @cached_property
+    def _inverse(self) -> np.ndarray:
+        """(S + C, S + C): (K + D)^(-1)."""
+        noise = np.full(len(self._anchors), self.noise)
+        noise[: len(self.seen)] = _JITTER
+        return np.linalg.inv(self._kernel(self._anchors, self._anchors) + np.diag(noise))

@@ -2,7 +2,7 @@
 
 import csv
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -18,17 +18,17 @@ class Vocabulary:
 
     Attributes:
         tags: T names.
-        vectors: (T, d) float32, unit rows, used to score tags.
+        vectors: (T, d) float32, used to score tags; unit rows unless they are lifted with a classifier's classes.
         seen: (T,) bool; unseen tags are never training targets.
-        words: the word vectors that `vectors` were lifted from, see `zerotag.words.lift`; None if not lifted.
-        sharpness: of the lift.
+        words: (T, d) the word vectors that `vectors` were lifted from; None if not lifted.
+        space: the lift, see `zerotag.words.lift`.
     """
 
     tags: list[str]
     vectors: np.ndarray
     seen: np.ndarray
     words: np.ndarray | None = None
-    sharpness: tuple[float, ...] = ()
+    space: Lift | None = None
 
     @classmethod
     def read(cls, words: Path, split: Path) -> "Vocabulary":
@@ -48,26 +48,36 @@ class Vocabulary:
         if not (words / "lift.npz").is_file():
             return cls(tags, vectors, seen)
         with np.load(words / "lift.npz") as lift:
-            return cls(tags, vectors, seen, lift["words"], tuple(lift["sharpness"].tolist()))
+            classes, sharpness = lift.get("classes"), tuple(lift["sharpness"].tolist())
+            space = Lift(lift["seen"], sharpness, classes, float(lift["noise"]))
+            return cls(tags, vectors, seen, lift["words"], space)
 
-    def lifted(self, sharpness: tuple[float, ...]) -> "Vocabulary":
-        """The same tags with lifted vectors; unchanged if `sharpness` is empty."""
-        if not sharpness:
-            return self
-        vectors = Lift(self.vectors[self.seen], sharpness)(self.vectors)
-        return Vocabulary(self.tags, vectors, self.seen, self.vectors, sharpness)
+    def lifted(self, space: Lift) -> "Vocabulary":
+        """The same tags with lifted vectors; `space` has the seen tags as anchors, or none of them."""
+        words = self.vectors if self.words is None else self.words
+        vectors = space(words)
+        if len(space.seen):
+            vectors[self.seen] = space.lift_seen()
+        return replace(self, vectors=vectors, words=words, space=space)
 
     def lift(self, vectors: np.ndarray) -> np.ndarray:
-        """Lift word vectors as this vocabulary's are: (n, d) -> (n, S); unchanged if it is not lifted."""
-        return vectors if self._lift is None else self._lift(vectors)
+        """Lift word vectors as this vocabulary's are: (n, d) -> (n, S + C); unchanged if it is not lifted."""
+        return vectors if self.space is None else self.space(vectors)
 
-    @cached_property
-    def _lift(self) -> Lift | None:
-        return None if self.words is None else Lift(self.words[self.seen], self.sharpness)
+    def seeing(self, columns: np.ndarray) -> "Vocabulary":
+        """The same tags, had only those of `columns` been seen."""
+        seen = np.zeros(len(self.tags), dtype=bool)
+        seen[columns] = True
+        other = replace(self, seen=seen)
+        if self.space is None or self.words is None or not len(self.space.seen):
+            return other
+        return other.lifted(replace(self.space, seen=self.words[seen]))
 
-    def vectors_after(self, columns: np.ndarray) -> np.ndarray:
-        """Vectors of all tags, lifted as if only the tags of `columns` were seen."""
-        return self.vectors if self.words is None else Lift(self.words[columns], self.sharpness)(self.words)
+    @property
+    def targets(self) -> np.ndarray:
+        """(S, d): the seen tags' vectors in the dimensions that training fills; those of classes are known already."""
+        classes = 0 if self.space is None or self.space.classes is None else len(self.space.classes)
+        return self.vectors[self.seen, : self.vectors.shape[1] - classes]
 
     @property
     def dimensions(self) -> int:
@@ -84,8 +94,9 @@ class Vocabulary:
             table.writerow(["tag", "split"])
             table.writerows(zip(self.tags, np.where(self.seen, "seen", "unseen").tolist(), strict=True))
         np.save(folder / "vectors.npy", self.vectors)
-        if self.words is not None:
-            np.savez(folder / "lift.npz", words=self.words, sharpness=self.sharpness)
+        if self.words is not None and self.space is not None:
+            space = {field.name: getattr(self.space, field.name) for field in fields(Lift)}
+            np.savez(folder / "lift.npz", words=self.words, **{k: v for k, v in space.items() if v is not None})
 
     def seen_by(self, other: "Vocabulary") -> "Vocabulary":
         """The same tags with the seen/unseen split and lift of another vocabulary, that of a trained model.

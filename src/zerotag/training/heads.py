@@ -1,0 +1,198 @@
+"""Heads: from a backbone's features to a photo's principal vectors.
+
+`Head` is what training fits. `ClassHead` needs no training: it is the classifier that the backbone came with, whose
+classes have names and so word vectors. `JointHead` has both, side by side. `ConseHead` is the published baseline.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from zerotag.training.classifier import Classifier
+from zerotag.training.methods import Method
+from zerotag.words.vocabulary import Vocabulary
+
+# Classes that ConSE averages.
+_CONSE_CLASSES = 10
+
+
+class Head(nn.Module):
+    """Features to principal vectors, a linear map: (B, F) -> (B, M, d).
+
+    Args:
+        features: F.
+        method: M, and what the map begins with.
+        dimensions: d.
+    """
+
+    mean: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, features: int, method: Method, dimensions: int):
+        super().__init__()
+        self.principal_vectors = method.principal_vectors
+        self.standardise = method.standardise
+        self.linear = nn.Linear(features, method.principal_vectors * dimensions, bias=method.prior)
+        if self.standardise:
+            self.register_buffer("mean", torch.zeros(features))
+            self.register_buffer("scale", torch.ones(()))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(B, F) -> (B, M, d)."""
+        if self.standardise:
+            features = (_root(features) - self.mean) / self.scale
+        return self.linear(features).unflatten(-1, (self.principal_vectors, -1))
+
+
+def _root(features: torch.Tensor) -> torch.Tensor:
+    # The root of 0 has no gradient.
+    return (features.clamp(min=0) + 1e-6).sqrt()
+
+
+@torch.no_grad()
+def start_head(head: Head, features: torch.Tensor, frequency: torch.Tensor, vectors: torch.Tensor) -> None:
+    """Let a head that is standardised, or that has a bias, begin with what the training photos say.
+
+    The bias is the ridge solution of <bias, n_t> = log-odds of tag t less their mean, for all seen tags. A head
+    that has neither stays as it is.
+
+    Args:
+        head: is changed in place.
+        features: (N, F) of training photos, or of some of them.
+        frequency: (S,) share of the training photos that have each seen tag.
+        vectors: (S, d) unit vectors of the seen tags.
+    """
+    if head.standardise:
+        roots = _root(features)
+        head.mean.copy_(roots.mean(dim=0))
+        head.scale.copy_(roots.var(dim=0).mean().sqrt())
+    if head.linear.bias is not None:
+        head.linear.weight.zero_()
+        odds = log_odds(frequency)
+        ridge = vectors.T @ vectors + torch.eye(vectors.shape[1])
+        bias = torch.linalg.solve(ridge, vectors.T @ (odds - odds.mean()))
+        head.linear.bias.copy_(bias.repeat(head.principal_vectors))
+
+
+def log_odds(frequency: torch.Tensor) -> torch.Tensor:
+    """Of shares in [0, 1], none of them infinite."""
+    return frequency.clamp(1e-4, 1 - 1e-4).logit()
+
+
+class ClassHead(nn.Module):
+    """A pretrained classifier as a head: (B, F) -> (B, 1, C).
+
+    A photo's logits, less their mean, to the power of 1.5 with their sign, as a vector of length `scale`: strong classes
+    count more, and photos compare. With words as weights of classes (`zerotag.words.lift`) their dot products are scores.
+
+    Args:
+        features: F.
+        classes: C.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, features: int, classes: int):
+        super().__init__()
+        self.register_buffer("weight", torch.zeros(classes, features))
+        self.register_buffer("bias", torch.zeros(classes))
+        self.register_buffer("scale", torch.ones(()))
+
+    @classmethod
+    def of(cls, classifier: Classifier) -> "ClassHead":
+        """With a classifier's weights."""
+        head = cls(classifier.weight.shape[1], classifier.weight.shape[0])
+        head.weight.copy_(classifier.weight)
+        head.bias.copy_(classifier.bias)
+        return head
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(B, F) -> (B, 1, C)."""
+        logits = functional.linear(features, self.weight, self.bias)
+        logits = logits - logits.mean(dim=-1, keepdim=True)
+        return (self.scale * functional.normalize(logits * logits.abs().sqrt(), dim=-1)).unsqueeze(1)
+
+
+class JointHead(nn.Module):
+    """A trained head and a classifier's classes side by side: (B, F) -> (B, M, d + C)."""
+
+    def __init__(self, trained: Head, classes: ClassHead):
+        super().__init__()
+        self.trained = trained
+        self.classes = classes
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(B, F) -> (B, M, d + C); the classes are the same in each of a photo's principal vectors."""
+        principal = self.trained(features)
+        classes = self.classes(features).expand(-1, principal.shape[1], -1)
+        return torch.cat([principal, classes], dim=-1)
+
+    @torch.no_grad()
+    def match_scales(self, features: torch.Tensor, vectors: torch.Tensor) -> None:
+        """Give the classes' coordinates the spread of the seen tags' scores.
+
+        Args:
+            features: (N, F) of training photos, or of some of them.
+            vectors: (S, d) of the seen tags.
+        """
+        scores = (self.trained(features) @ vectors.T).amax(dim=1)
+        spread = (scores - scores.mean(dim=1, keepdim=True)).std()
+        self.classes.scale.fill_(1)
+        self.classes.scale.copy_(spread / self.classes(features).std())
+
+
+class ConseHead(nn.Module):
+    """ConSE (Norouzi et al., ICLR 2014): (B, F) -> (B, 1, d), the mean of the word vectors of the ten best classes.
+
+    The mean is weighted by the classes' probabilities and of unit length, so that a word's score is a cosine.
+
+    Args:
+        features: F.
+        classes: C.
+        dimensions: d.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    vectors: torch.Tensor
+
+    def __init__(self, features: int, classes: int, dimensions: int):
+        super().__init__()
+        self.register_buffer("weight", torch.zeros(classes, features))
+        self.register_buffer("bias", torch.zeros(classes))
+        self.register_buffer("vectors", torch.zeros(classes, dimensions))
+
+    @classmethod
+    def of(cls, classifier: Classifier, vectors: torch.Tensor) -> "ConseHead":
+        """With a classifier's weights and its classes' word vectors, (C, d)."""
+        head = cls(classifier.weight.shape[1], *vectors.shape)
+        head.weight.copy_(classifier.weight)
+        head.bias.copy_(classifier.bias)
+        head.vectors.copy_(vectors)
+        return head
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(B, F) -> (B, 1, d)."""
+        shares = functional.linear(features, self.weight, self.bias).softmax(dim=-1)
+        best = shares.topk(min(_CONSE_CLASSES, shares.shape[-1]), dim=-1)
+        mean = (best.values.unsqueeze(-1) * self.vectors[best.indices]).sum(dim=1)
+        return functional.normalize(mean, dim=-1).unsqueeze(1)
+
+
+def empty_head(method: Method, features: int, vocabulary: Vocabulary, classes: int) -> nn.Module:
+    """The head of a method, for a state dict to be loaded into.
+
+    Args:
+        method: of the head.
+        features: F.
+        vocabulary: that it was trained with.
+        classes: C, of the backbone's classifier; 0 where the method does without.
+    """
+    if method.kind == "conse":
+        return ConseHead(features, classes, vocabulary.dimensions)
+    if method.kind == "classifier":
+        return ClassHead(features, classes)
+    head = Head(features, method, vocabulary.targets.shape[1])
+    return JointHead(head, ClassHead(features, classes)) if method.trust else head
