@@ -1,6 +1,6 @@
-"""Photographs and their tags: where they come from, and what every later step reads.
+"""Photos and tags: data sources, preparation and validation.
 
-`sources` brings raw data in, `prepare` packs it into shards, `dataset.Dataset` reads these, `splits` divides the tags
-into seen and unseen, `validation` is the gate before training. `photos.open_photo` decodes any photograph, for training
-and serving alike.
+`sources` fetches raw data, `prepare` packs it into shards, `dataset.Dataset` reads them, `splits` splits the tags into
+seen and unseen, `validation` checks the data before training. `photos.open_photo` decodes photos, both for training
+and for serving.
 """
