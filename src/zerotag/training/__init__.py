@@ -1,5 +1,5 @@
-"""From a backbone and a method to a trained model.
+"""Train models.
 
-Read `methods` for the scores and the losses (SDL, Fast0Tag, sdl_plus), `loop` for the training loop, `modes` for what
-is trained. `backbones` builds timm networks, `features` caches what a frozen one computes, `model` saves and loads.
+`methods` has the scores and losses (SDL, Fast0Tag, sdl_plus), `loop` the training loop, `modes` the fine-tuning modes.
+`backbones` builds timm networks, `features` caches features of a frozen backbone, `model` saves and loads models.
 """

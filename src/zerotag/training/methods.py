@@ -1,8 +1,8 @@
-"""The methods: how principal vectors are scored and trained. One row each.
+"""The methods: scores and losses of principal vectors.
 
-Formulas are those of Ben-Cohen et al., "Semantic Diversity Learning for Zero-Shot Multi-label
+The formulas are those of Ben-Cohen et al., "Semantic Diversity Learning for Zero-Shot Multi-label
 Classification" (ICCV 2021), and of Zhang, Gong and Shah, "Fast Zero-Shot Image Tagging" (CVPR 2016). `sdl_plus` is
-our own: one vector a photo, in the space of lifted words, learnt by cross-entropy.
+our own: one vector per photo, in the space of lifted words, trained with cross-entropy.
 """
 
 from dataclasses import asdict, dataclass
@@ -18,15 +18,15 @@ from zerotag.settings import from_params
 @dataclass(frozen=True)
 class Method:
     """Attributes:
-    principal_vectors: M, the rows of a photo's matrix.
-    regularisation: lambda, the weight of the rows' variance against ranking, in [0, 1].
+    principal_vectors: M, the number of principal vectors per photo.
+    regularisation: lambda, the weight of the variance loss against the ranking loss, in [0, 1].
     diversity_weight: weigh a photo by the variance of its tags' word vectors.
     per_negative: divide the ranking loss by the number of negatives as well.
-    cross_entropy: of each tag by itself, instead of ranking tags of a photo: photos' scores of a tag then compare.
-    sharpness: of the lift of the word vectors (`zerotag.words.lift`), one or several; none leaves them as they are.
-    standardise: the head takes the features' square roots, standardised.
-    prior: the head has a bias, which begins with how frequent each tag is.
-    head_decay: weight decay of the head's matrix; None: as for the rest of the network.
+    cross_entropy: binary cross-entropy per tag instead of ranking; makes scores comparable across photos.
+    sharpness: of the lift of the word vectors (`zerotag.words.lift`), one or several; empty for no lift.
+    standardise: apply the head to standardised square roots of the features.
+    prior: give the head a bias, initialised from the tag frequencies.
+    head_decay: weight decay of the head's weight; None: as for the rest of the network.
     """
 
     principal_vectors: int = 7
@@ -57,27 +57,27 @@ METHODS: dict[str, Method] = {
 
 
 def method(name: str, changes: dict[str, object] | None = None) -> Method:
-    """A method of the registry, with some of its parameters changed.
+    """A registered method, with some parameters overridden.
 
     Raises:
         ZerotagError: an unknown name or parameter, or a value out of range.
     """
     if name not in METHODS:
-        raise ZerotagError(f"params.yaml: method {name!r} is unknown; there are {', '.join(METHODS)}.")
+        raise ZerotagError(f"params.yaml: method {name!r} is unknown; use {', '.join(METHODS)}.")
     chosen = from_params(Method, {**asdict(METHODS[name]), **(changes or {})}, f"method.{name}")
     if chosen.principal_vectors < 1:
         raise ZerotagError(f"params.yaml: method.{name}.principal_vectors must be 1 or more.")
     if not 0 <= chosen.regularisation <= 1:
-        raise ZerotagError(f"params.yaml: method.{name}.regularisation must lie in [0, 1].")
+        raise ZerotagError(f"params.yaml: method.{name}.regularisation must be in [0, 1].")
     return chosen
 
 
 class Head(nn.Module):
-    """Features to principal vectors, a linear map: (B, F) -> (B, M, d).
+    """Linear map from features to principal vectors: (B, F) -> (B, M, d).
 
     Args:
         features: F.
-        method: M, and what the map begins with.
+        method: M, standardisation and bias.
         dimensions: d.
     """
 
@@ -101,21 +101,21 @@ class Head(nn.Module):
 
 
 def _root(features: torch.Tensor) -> torch.Tensor:
-    # The root of 0 has no gradient.
+    # The square root has no finite gradient at 0.
     return (features.clamp(min=0) + 1e-6).sqrt()
 
 
 @torch.no_grad()
 def start_head(head: Head, features: torch.Tensor, frequency: torch.Tensor, vectors: torch.Tensor) -> None:
-    """Let a head that is standardised, or that has a bias, begin with what the training photos say.
+    """Initialise the standardisation and the bias of a head from training photos.
 
-    The bias is the ridge solution of <bias, n_t> = log-odds of tag t less their mean, for all seen tags. A head
-    that has neither stays as it is.
+    The bias is the ridge regression solution of <bias, n_t> = log-odds of tag t minus their mean, for all seen tags.
+    A head without either is unchanged.
 
     Args:
-        head: is changed in place.
-        features: (N, F) of training photos, or of some of them.
-        frequency: (S,) share of the training photos that have each seen tag.
+        head: changed in place.
+        features: (N, F) of a sample of training photos.
+        frequency: (S,) share of training photos with each seen tag.
         vectors: (S, d) unit vectors of the seen tags.
     """
     if head.standardise:
@@ -131,12 +131,12 @@ def start_head(head: Head, features: torch.Tensor, frequency: torch.Tensor, vect
 
 
 def log_odds(frequency: torch.Tensor) -> torch.Tensor:
-    """Of shares in [0, 1], none of them infinite."""
+    """Log-odds of shares in [0, 1], clamped to be finite."""
     return frequency.clamp(1e-4, 1 - 1e-4).logit()
 
 
 def score(principal: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-    """Score of each tag: the largest dot product of its vector with a principal vector.
+    """Score of each tag: the maximum dot product of its vector with the principal vectors.
 
     Args:
         principal: (B, M, d).
@@ -162,33 +162,33 @@ def diversity_weight(labels: torch.Tensor, vectors: torch.Tensor) -> torch.Tenso
     count = torch.bincount(photo, minlength=len(labels)).to(vectors.dtype)
     nothing = vectors.new_zeros(len(labels), vectors.shape[1])
     mean = nothing.index_add(0, photo, vectors[tag]) / count.clamp(min=1)[:, None]
-    # Two passes: the difference of two large sums would lose digits.
+    # Two passes, as the difference of two large sums loses precision.
     squares = (vectors[tag] - mean[photo]).square().sum(dim=1)
     return 1 + squares.new_zeros(len(labels)).index_add(0, photo, squares) / (count - 1).clamp(min=1)
 
 
 def _softplus(x: torch.Tensor) -> torch.Tensor:
-    """log(1 + exp(x)), never overflowing; twice as fast as torch's on the CPU, whose log1p is slow."""
-    top = x.detach().clamp(min=0)  # cancels out, so it needs no gradient
+    """log(1 + exp(x)) without overflow; twice as fast as torch's on the CPU, whose log1p is slow."""
+    top = x.detach().clamp(min=0)  # cancels out, so no gradient is needed
     return top + ((-top).exp() + (x - top).exp()).log()
 
 
 def ranking_loss(scores: torch.Tensor, labels: torch.Tensor, per_negative: bool) -> torch.Tensor:
     """RankNet over all pairs of a positive and a negative tag, divided by the number of positives.
 
-    Every positive of the batch is one row of a (positives, T) matrix of differences, so there is no loop over
-    photos or tags and no padding.
+    Each positive of the batch is a row of a (positives, T) matrix of differences, which avoids loops over photos
+    or tags and padding.
 
     Args:
         scores: (B, T).
         labels: (B, T) bool.
-        per_negative: divide by the number of negatives too.
+        per_negative: also divide by the number of negatives.
 
     Returns:
         (B,); 0 for a photo without positives.
     """
     photo, tag = labels.nonzero(as_tuple=True)
-    # A positive minus a positive does not count: -inf has softplus 0 and gradient 0.
+    # Masks pairs of positives: -inf has softplus 0 and gradient 0.
     negatives = scores.masked_fill(labels, -torch.inf)
     pairs = _softplus(negatives[photo] - scores[photo, tag][:, None]).sum(dim=1)
     total = pairs.new_zeros(len(labels)).index_add(0, photo, pairs)
@@ -200,23 +200,23 @@ def ranking_loss(scores: torch.Tensor, labels: torch.Tensor, per_negative: bool)
 def loss(
     principal: torch.Tensor, labels: torch.Tensor, vectors: torch.Tensor, method: Method, offset: float = 0.0
 ) -> torch.Tensor:
-    """Mean loss of a batch (SDL; Fast0Tag is its case M = 1, w = 1, lambda = 0).
+    """Mean loss of a batch (SDL; Fast0Tag is the case M = 1, w = 1, lambda = 0).
 
-    2 ((1 - lambda) w L_rank + lambda L_reg), L_reg being the summed unbiased variance of the principal
-    vectors. With `method.cross_entropy`, L_rank is the binary cross-entropy of score + offset, summed over the tags.
-    A photo without a positive tag contributes nothing.
+    2 ((1 - lambda) w L_rank + lambda L_reg), where L_reg is the summed unbiased variance of the principal
+    vectors. With `method.cross_entropy`, L_rank is the binary cross-entropy of score + offset, summed over tags.
+    Photos without positive tags contribute 0.
 
     Args:
         principal: (B, M, d).
         labels: (B, T) bool, over the seen tags.
         vectors: (T, d) unit vectors of the seen tags.
         method: M, lambda and the switches.
-        offset: a tag's mean log-odds, so that scores, which rank, can be small; not needed to tag.
+        offset: mean log-odds of the tags, which keeps scores small; not used in inference.
 
     Returns:
         A scalar.
     """
-    # Half precision has neither the range nor the digits for sums over a thousand tags.
+    # Half precision lacks the range and precision for sums over a thousand tags.
     principal = principal.float()
     scores = score(principal, vectors)
     if method.cross_entropy:
@@ -227,7 +227,7 @@ def loss(
         rank = diversity_weight(labels, vectors) * rank
     total = (1 - method.regularisation) * rank
     if method.regularisation and principal.shape[1] > 1:
-        # torch.var takes ten times as long over a dimension that is not the last.
+        # torch.var is ten times slower over a dimension other than the last.
         squares = (principal - principal.mean(dim=1, keepdim=True)).square().sum(dim=(1, 2))
         total = total + method.regularisation * squares / (principal.shape[1] - 1)
     return 2 * (total * labels.any(dim=1)).mean()
