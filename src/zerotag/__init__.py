@@ -1,4 +1,4 @@
-"""zerotag: tags for photographs, words never seen in training included."""
+"""zerotag: tag photos, including with words never seen in training."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ __all__ = ["Tagger"]
 
 
 def __getattr__(name: str) -> Any:
-    """`zerotag.Tagger`, imported when it is asked for: the pipeline's modules need no ONNX Runtime."""
+    """Import `zerotag.Tagger` lazily: the pipeline's modules do not need ONNX Runtime."""
     if name == "Tagger":
         from zerotag.serving.tagger import Tagger
 

@@ -1,5 +1,5 @@
-"""Which model is in service, and when to train another.
+"""Model registry: the model in production, and reasons to retrain.
 
-`choice` finds the best of the trained models, `champion` keeps the record of the one in service, `reasons` and `drift`
-say when retraining is due.
+`choice` selects the best trained model, `champion` records the one in production, `reasons` and `drift` decide when to
+retrain.
 """
