@@ -286,7 +286,7 @@ def test_coco_with_an_unknown_category_or_photo(coco: dict[str, Any], tmp_path: 
     content = instances({"1.jpg": ["dog"]})
     content[key] = content[key][1:]
     Path(coco["train"]).write_text(json.dumps(content))
-    fails(lambda: sources.read("coco", coco, tmp_path), coco["train"], "image 100", "category 1", "fetch it again")
+    fails(lambda: sources.read("coco", coco, tmp_path), coco["train"], "image 100", "category 1", "download it again")
 
 
 def test_coco_with_a_photo_in_both_files(coco: dict[str, Any], tmp_path: Path) -> None:
@@ -399,7 +399,11 @@ def test_nus_wide_with_a_line_less_or_more(layout: Path, name: str, change: Call
     (layout / name).write_bytes(b"".join(change(lines)))
     listed = "6" if "Train_" in name else "4"
     fails(
-        lambda: nus_wide(layout), str(layout / name), f"{len(change(lines))} lines", f"has {listed}", "fetch it again"
+        lambda: nus_wide(layout),
+        str(layout / name),
+        f"{len(change(lines))} lines",
+        f"has {listed}",
+        "download it again",
     )
 
 

@@ -188,4 +188,4 @@ def _wrong_line(path: Path, rows: int, columns: int) -> str:
                     f"{path}, line {number}: expected {columns} values of 0 or 1, found {len(values)}. "
                     "Download it again."
                 )
-    return f"{path}: {number} lines, expected {rows}. It is truncated or of another list; download it again."
+    return f"{path}: {number} lines, the image list has {rows}. The file is cut or of another list; download it again."
