@@ -1,12 +1,14 @@
-"""`zerotag tag`: what it prints, and what it does with what is wrong."""
+"""The command line: what it prints, and what it does with what is wrong."""
 
 import json
+import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
-from conftest import TAGS, encoded
+from conftest import PROJECT, TAGS, encoded
 from typer.testing import CliRunner
 
 from zerotag.cli import app
@@ -143,3 +145,30 @@ def test_index_and_search(photos: Path, packaged: Path, tmp_path: Path) -> None:
     status, _, errors = run("search", "qwertyzxcv", *database)
     assert status == 1 and "qwertyzxcv" in errors
     assert run("search", "boat", "--offset", 2, *database)[1] == []
+
+
+def test_version() -> None:
+    declared = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]
+    assert run("--version") == (0, [f"zerotag {declared}"], "")
+
+
+def test_completion_in_bash() -> None:
+    """The script that bash is given completes commands, the commands of a command, and options."""
+    complete = """
+        script=$(zerotag --show-completion bash) && eval "$script" || exit 1
+        complete -p zerotag >&2
+        offer() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _zerotag_completion zerotag; echo "${COMPREPLY[@]}"; }
+        offer zerotag ""
+        offer zerotag s
+        offer zerotag champion ""
+        offer zerotag tag --th
+    """
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", "--norc", "-c", complete],
+        env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0 and "complete -o default -F _zerotag_completion zerotag" in done.stderr, done.stderr
+    first, *others = done.stdout.splitlines()
+    assert {"tag", "index", "search", "profile", "champion"} <= set(first.split())
+    assert others == ["search", "show rollback", "--threshold"]

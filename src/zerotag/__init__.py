@@ -1,4 +1,8 @@
-"""zerotag: tag photos, including with words never seen in training."""
+"""zerotag: tags for photographs, words never seen in training included.
+
+`Tagger` tags photos with a packaged model. The packages, of which each imports only those before it: `words`, `data`,
+`training` and `evaluation` for training; `serving`, which never imports torch; `packaging` and `registry`.
+"""
 
 from typing import TYPE_CHECKING, Any
 

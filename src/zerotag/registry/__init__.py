@@ -1,5 +1,6 @@
-"""Model registry: the model in production, and reasons to retrain.
+"""The model in service, and when to train another.
 
-`choice` selects the best trained model, `champion` records the one in production, `reasons` and `drift` decide when to
-retrain.
+`choice.best_model` selects among the trained models, `champion` keeps the record of the one in service and rolls it
+back, and `reasons.age_or_drift` tells whether retraining is due, from what `drift` measures. The flows act on this;
+nothing here trains or loads a network.
 """

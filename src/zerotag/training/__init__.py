@@ -1,5 +1,7 @@
-"""Train models.
+"""Training: from a backbone and a method to a trained model.
 
-`methods` has the scores and losses (SDL, Fast0Tag, sdl_plus), `loop` the training loop, `modes` the fine-tuning modes.
-`backbones` builds timm networks, `features` caches features of a frozen backbone, `model` saves and loads models.
+`methods` has the scores and losses (SDL, Fast0Tag, sdl_plus), one row of `METHODS` each; `loop.train` is the training
+loop, and `modes` selects what is trained: the head, the last layers, or all. `backbones.build_backbone` builds a timm
+network, `features` caches the features of a frozen one, and `model` saves and loads trained models, for evaluation and
+packaging.
 """
