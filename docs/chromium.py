@@ -19,10 +19,10 @@ _FLAGS = [
 
 @contextmanager
 def chromium(profile: Path) -> Iterator[webdriver.Chrome]:
-    """A browser, quit at the end.
+    """Start a browser, and quit it at the end.
 
     Args:
-        profile: an empty folder for its user data.
+        profile: an empty folder for user data.
     """
     options = webdriver.ChromeOptions()
     options.binary_location = str(CHROMIUM)
@@ -37,12 +37,12 @@ def chromium(profile: Path) -> Iterator[webdriver.Chrome]:
 
 
 def resize(browser: webdriver.Chrome, width: int, height: int) -> None:
-    """Show a page as a screen of that many pixels does, at double density; narrow ones are a phone's."""
+    """Set the viewport in CSS pixels, at double density; narrow viewports emulate a phone."""
     size = {"width": width, "height": height, "deviceScaleFactor": 2, "mobile": width < 500}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
 
 def photograph(browser: webdriver.Chrome, file: Path) -> None:
-    """Save what the browser shows, in 256 colours: a quarter of the bytes."""
+    """Save a screenshot with a palette of 256 colours, at a quarter of the file size."""
     shown = Image.open(BytesIO(browser.get_screenshot_as_png()))
     shown.convert("RGB").quantize(256).save(file, optimize=True)

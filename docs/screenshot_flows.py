@@ -1,8 +1,8 @@
-"""Take the README's picture of the Prefect UI: python -m docs.screenshot_flows.
+"""Take the screenshot of the Prefect UI: python -m docs.screenshot_flows.
 
-Starts the server and the deployments as `python -m flows.deploy` does, on a free port and with a data base of their
-own; starts the deployment train/on-demand in this checkout (where nothing changed it is done in seconds), waits for
-it, and takes the picture of its run. Needs Debian's chromium and chromium-driver.
+Starts the server and deployments like `python -m flows.deploy`, on a free port and with a separate database. Then runs
+the deployment train/on-demand in this checkout (takes seconds if nothing changed), and takes a screenshot of the run.
+Needs Debian's chromium and chromium-driver.
 """
 
 import os
@@ -26,7 +26,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
-    """Start the server, run the flow, take the picture, stop it."""
+    """Start the server, run the flow, take the screenshot, and stop it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def take(url: str, work: Path) -> None:
-    """Run the train flow by its deployment; take prefect.png."""
+    """Run the train deployment, and take prefect.png."""
 
     def ask(path: str, content: dict[str, Any] | None = None) -> Any:
         answer = httpx.request("GET" if content is None else "POST", f"{url}/api/{path}", json=content, timeout=30)
@@ -57,12 +57,12 @@ def take(url: str, work: Path) -> None:
         wait = WebDriverWait(browser, 60, ignored_exceptions=[WebDriverException])
         wait.until(lambda one: one.find_element(*ARTIFACTS).click() or True)
         wait.until(lambda one: "figures" in one.find_element(By.TAG_NAME, "body").text.lower())
-        time.sleep(3)  # the timeline is drawn after the text
+        time.sleep(3)  # the timeline renders after the text
         photograph(browser, PROJECT / "docs" / "prefect.png")
 
 
 def wait_for(what: Callable[[], Any], seconds: float) -> Any:
-    """Wait for something true; a server that does not answer yet is not."""
+    """Wait for a true value; HTTP errors count as false."""
     end = time.monotonic() + seconds
     while True:
         try:
@@ -71,7 +71,7 @@ def wait_for(what: Callable[[], Any], seconds: float) -> Any:
         except httpx.HTTPError:
             pass
         if time.monotonic() > end:
-            raise SystemExit("it did not happen in time")
+            raise SystemExit(f"Timed out after {seconds:g} s.")
         time.sleep(1)
 
 

@@ -1,8 +1,7 @@
-"""Take the README's pictures of the service's page: python -m docs.screenshot_page PHOTOS [PHOTO].
+"""Take the README's screenshots of the web page: python -m docs.screenshot_page PHOTOS [PHOTO].
 
-The service of the packaged model is started on a free port with PHOTOS as its root, the folder is indexed, PHOTO
-(or the first photo) is tagged with the model's own tags, and a search is made. Needs Debian's chromium and
-chromium-driver.
+Starts the service with the packaged model on a free port and PHOTOS as its root, indexes the folder, tags PHOTO (or the
+first photo) with the model's vocabulary, and runs a search. Needs Debian's chromium and chromium-driver.
 """
 
 import argparse
@@ -24,7 +23,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
-    """Start the service, take the pictures, stop it."""
+    """Start the service, take the screenshots, and stop it."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     arguments.add_argument("photos", type=Path)
     arguments.add_argument("photo", type=Path, nargs="?")
@@ -61,7 +60,7 @@ def wait_for(url: str) -> None:
                 return
         except OSError:
             time.sleep(0.2)
-    raise SystemExit("the service does not start")
+    raise SystemExit("The service did not start.")
 
 
 def take(url: str, photo: Path, search: str, work: str, out: Path) -> None:
@@ -77,7 +76,7 @@ def take(url: str, photo: Path, search: str, work: str, out: Path) -> None:
             wait.until(lambda one: "in the index" in one.find_element(By.ID, "search-note").text)
             browser.find_element(By.ID, "wanted").send_keys(search, Keys.ENTER)
             wait.until(lambda one: one.find_elements(By.CSS_SELECTOR, "#found li"))
-            time.sleep(2)  # the small pictures come one by one
+            time.sleep(2)  # thumbnails load one by one
             browser.execute_script("window.scrollTo(0, 0)")
             photograph(browser, out / f"{name}.png")
 

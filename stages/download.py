@@ -1,4 +1,4 @@
-"""Bring the source's raw data: render the scenes, download NUS-WIDE, or list what the user put under data/."""
+"""Fetch the raw data: render the scenes, download NUS-WIDE, or list the photos under data/."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Write the best model's network as ONNX, and measure what smaller number formats gain and lose."""
+"""Export the best model to ONNX, and measure the speed and loss of lower precisions."""
 
 import json
 from dataclasses import asdict
@@ -70,7 +70,7 @@ def main() -> None:
         if not chosen.offered:
             raise ZerotagError(
                 f"params.yaml: export.precision = int8 loses {chosen.loss:.2f} mAP points on this model, "
-                f"more than export.max_loss = {settings.max_loss}. Take fp32."
+                f"more than export.max_loss = {settings.max_loss}. Use fp32."
             )
         (draft / f"{settings.precision}.onnx").rename(draft / "model.onnx")
         for rest in draft.glob("*.onnx"):

@@ -1,4 +1,4 @@
-"""Put all that serving needs into one folder, served/, and build a BentoML model and a Bento of it in bentos/."""
+"""Package the model for serving in served/, and build a BentoML model and a Bento in bentos/."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from zerotag.settings import from_params, read_params
 from zerotag.training.model import load_model
 from zerotag.words.vectors import WordSettings, lexicon_of
 
-# What the serving process imports; the Bento pins the versions that are installed here.
+# Dependencies of the service; the Bento pins the installed versions.
 REQUIREMENTS = [
     "aiohttp", "bentoml", "fastapi", "httptools", "lancedb", "numpy", "onnxruntime", "pillow", "prometheus-client",
     "pyarrow", "pydantic", "python-multipart", "pyyaml", "uvloop",
@@ -44,7 +44,7 @@ def main() -> None:
     model = load_model(Path(f"models/{backbone}/{method}"))
     calibration = Path("calibration/calibration.json").read_bytes()
     network = Path("exported/model.onnx")
-    # Named by content: the same model packaged twice has the same version.
+    # A content hash: the same model packaged twice has the same version.
     content = sha256(network.read_bytes() + calibration + model.vocabulary.digest.encode()).hexdigest()
     training = {key: value for key, value in model.info.items() if key not in ("mean", "std")}
     licences = {
@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def build_bento(home: Path, model_version: str, licences: dict[str, str]) -> None:
-    """Build in a BentoML home of the project's own: nothing is written outside of the checkout."""
+    """Build a Bento in the project's own BentoML home; writes nothing outside of the project folder."""
     home = home.resolve()
     os.environ["BENTOML_HOME"] = str(home)
     os.environ["BENTOML_DO_NOT_TRACK"] = "True"
@@ -92,13 +92,13 @@ def build_bento(home: Path, model_version: str, licences: dict[str, str]) -> Non
     with bentoml.models.create(tag, labels={"licence": "see tagger.json"}, metadata={"licences": licences}) as made:
         shutil.copytree("served", made.path, dirs_exist_ok=True)
     project = Path(__file__).resolve().parents[1]
-    context = Path("work/bento").resolve()  # not beside the draft: BentoML reads nothing below a hidden folder
+    context = Path("work/bento").resolve()  # not beside the draft: BentoML ignores hidden folders
     shutil.rmtree(context, ignore_errors=True)
     ignored = shutil.ignore_patterns("__pycache__", "bentofile.yaml")
     shutil.copytree(project / "service", context / "service", ignore=ignored)
     shutil.copytree(project / "src" / "zerotag", context / "zerotag", ignore=ignored)
     serve = {**(read_params().get("serve") or {}), "model": f"bentoml:{tag}"}
-    # A Bento's own folder may be read-only, and another one comes with the next model.
+    # A Bento's folder may be read-only, and the next model has another one.
     serve |= {"index": "~/.zerotag/index", "log": "~/.zerotag/requests"}
     (context / "params.yaml").write_text(yaml.safe_dump({"serve": serve}), encoding="utf-8")
     pinned = "".join(f"{name}=={version(name)}\n" for name in REQUIREMENTS)

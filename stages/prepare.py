@@ -1,4 +1,4 @@
-"""Decode every photo once and pack the data set into shards."""
+"""Decode every photo once and pack the dataset into shards."""
 
 from pathlib import Path
 

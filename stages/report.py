@@ -1,4 +1,4 @@
-"""Write the page that shows how the models compare."""
+"""Write the report that compares the models."""
 
 from pathlib import Path
 
@@ -27,4 +27,4 @@ with plain_exit():
         Vocabulary.read(Path("words"), Path("split.csv")),
         from_params(ReportSettings, params["report"], "report"),
     )
-    print(f"The best is {best.name}. Open report/index.html")
+    print(f"The best model is {best.name}. Open report/index.html")

@@ -1,4 +1,4 @@
-"""Decide which tags are seen in training."""
+"""Split the tags into seen and unseen."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Train one backbone with one method: train.py BACKBONE METHOD. torchrun starts it on several GPUs."""
+"""Train a backbone with a method: train.py BACKBONE METHOD. Start it with torchrun for several GPUs."""
 
 import platform
 import sys
@@ -20,7 +20,7 @@ from zerotag.training.model import Network, save_model
 from zerotag.training.modes import first_trained_layer, full_fine_tuning, linear_probe, partial_fine_tuning
 from zerotag.words.vocabulary import Vocabulary
 
-# The features of so many photos tell a head their mean and spread.
+# Sample size for the mean and scale that initialise a head.
 START_PHOTOS = {"linear_probe": 10_000, "partial_fine_tuning": 10_000, "full_fine_tuning": 1_000}
 
 
@@ -105,7 +105,7 @@ def main(backbone_name: str, method_name: str) -> None:
     }
     save_model(Path(f"models/{backbone_name}/{method_name}"), network.cpu(), vocabulary, chosen, info, curve)
     for file in (checkpoint, head_checkpoint):
-        file.unlink(missing_ok=True)  # or training anew (dvc repro --force) would find nothing left to do
+        file.unlink(missing_ok=True)  # otherwise `dvc repro --force` would resume a finished run
 
 
 if __name__ == "__main__":

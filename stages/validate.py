@@ -1,4 +1,4 @@
-"""Check the data with Great Expectations; what fails here is not trained on."""
+"""Validate the data with Great Expectations before training."""
 
 import json
 from dataclasses import asdict
@@ -19,7 +19,7 @@ def main() -> None:
     unit_length = from_params(WordSettings, params.get("words"), "words").normalise
     dataset = Dataset.read(Path("prepared"))
     vocabulary = Vocabulary.read(Path("words"), Path("split.csv"))
-    # As stages/train.py chooses its targets.
+    # The training targets, as in stages/train.py.
     seen = [tag for tag, is_seen in zip(vocabulary.tags, vocabulary.seen, strict=True) if is_seen]
     with write_aside(Path("validation")) as draft:
         draft.mkdir()
@@ -33,8 +33,8 @@ def main() -> None:
     if not result.passed:
         failed = "".join(f"\n  {failure.message}" for failure in result.failures)
         raise ZerotagError(
-            f"The data are not fit to train on:{failed}\n"
-            "Mend the data, or the bounds (params.yaml: validate). Details: validation/docs/index.html"
+            f"Data validation failed:{failed}\n"
+            "Fix the data or the thresholds (params.yaml: validate). Details: validation/docs/index.html"
         )
 
 

@@ -1,4 +1,4 @@
-"""Find the word vector of every tag."""
+"""Look up the word vector of every tag."""
 
 from pathlib import Path
 

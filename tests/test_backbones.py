@@ -97,7 +97,7 @@ def test_weights_of_another_shape(tmp_path: Path) -> None:
 def test_a_file_that_holds_no_weights(tmp_path: Path, content: bytes, suffix: str) -> None:
     file = tmp_path / f"weights.{suffix}"
     file.write_bytes(content)
-    fails(lambda: build_backbone(TINY, str(file)), str(file), "not a file of weights")
+    fails(lambda: build_backbone(TINY, str(file)), str(file), "not a weights file")
 
 
 @pytest.mark.parametrize("state", [[1, 2], {"state_dict": 3}, {"epoch": 1}], ids=str)
@@ -171,7 +171,7 @@ def test_the_hub_without_a_network(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert f"zerotag: {TINY}: the weights could not be fetched" in done.stderr
+    assert f"zerotag: {TINY}: the weights cannot be downloaded" in done.stderr
     assert "set weights to package, none or a file's path" in done.stderr
 
 

@@ -56,13 +56,13 @@ def test_a_record_changes_whole_and_back(tmp_path: Path, monkeypatch: pytest.Mon
     assert json.loads(shown.output)["id"] == first.id
     assert champion_package() == Path("champions") / first.id / "served"
     assert CliRunner().invoke(app, ["champion", "rollback"]).exit_code == 1
-    with pytest.raises(ZerotagError, match="no champion before"):
+    with pytest.raises(ZerotagError, match="no previous champion"):
         roll_back()
 
 
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:
     (tmp_path / "champion.json").write_text('{"id": ')
-    with pytest.raises(ZerotagError, match=r"champion\.json: is no champion's record"):
+    with pytest.raises(ZerotagError, match=r"champion\.json: not a champion's record"):
         read_champion(tmp_path)
     record = keep(*candidate(tmp_path, "one"), EMPTY, {}, "", "", tmp_path / "elsewhere")
     promote(record, tmp_path)

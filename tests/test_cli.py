@@ -1,12 +1,14 @@
-"""`zerotag tag`: what it prints, and what it does with what is wrong."""
+"""The command line: what it prints, and what it does with what is wrong."""
 
 import json
+import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
-from conftest import TAGS, encoded
+from conftest import PROJECT, TAGS, encoded
 from typer.testing import CliRunner
 
 from zerotag.cli import app
@@ -60,7 +62,7 @@ def test_ones_own_words(photos: Path, packaged: Path) -> None:
     words = "dog, Lighthouses, sky,, zebra-boat ,qwertyzxcv"
     status, lines, errors = run("tag", photos / "a.jpg", "--tags", words, "--json", "--model", packaged)
     assert status == 0
-    assert "no word vector for 'qwertyzxcv', left out" in errors
+    assert "no word vector for 'qwertyzxcv', skipped" in errors
     seen = {each["tag"]: each["seen"] for each in json.loads(lines[0])["tags"]}
     assert seen == {"dog": False, "Lighthouses": None, "sky": True, "zebra-boat": None}
 
@@ -77,9 +79,9 @@ def test_a_bad_photo_does_not_stop_the_others(photos: Path, packaged: Path) -> N
     status, lines, errors = run("tag", photos, "--json", "--model", packaged)
     assert status == 1
     assert [Path(json.loads(line)["photo"]).name for line in lines] == ["a.jpg", "b.PNG"]
-    assert f"zerotag: {photos / 'aa.jpg'}: damaged or truncated" in errors
+    assert f"zerotag: {photos / 'aa.jpg'}: corrupt or truncated" in errors
     assert f"zerotag: {photos / 'ab.jpg'}: the file is empty" in errors
-    assert "2 of 4 photos could not be tagged" in errors
+    assert "2 of 4 photos cannot be tagged" in errors
 
 
 def test_a_photo_that_may_not_be_read_does_not_stop_the_others(
@@ -130,9 +132,9 @@ def test_index_and_search(photos: Path, packaged: Path, tmp_path: Path) -> None:
     (photos / "bad.jpg").write_bytes(b"no picture")
     database = ("--database", tmp_path / "index", "--model", packaged)
     status, lines, errors = run("index", photos, *database)
-    assert status == 0 and lines == ["2 added, 0 unchanged, 0 removed, 1 cannot be used"]
-    assert "bad.jpg: not a picture" in errors
-    assert run("index", photos, *database)[1] == ["0 added, 2 unchanged, 0 removed, 1 cannot be used"]
+    assert status == 0 and lines == ["2 added, 0 unchanged, 0 removed, 1 unusable"]
+    assert "bad.jpg: not an image" in errors
+    assert run("index", photos, *database)[1] == ["0 added, 2 unchanged, 0 removed, 1 unusable"]
     status, lines, _ = run("search", "boat, sky", "--json", *database)
     assert status == 0
     found = {hit["photo"]: hit["score"] for hit in map(json.loads, lines)}
@@ -143,3 +145,30 @@ def test_index_and_search(photos: Path, packaged: Path, tmp_path: Path) -> None:
     status, _, errors = run("search", "qwertyzxcv", *database)
     assert status == 1 and "qwertyzxcv" in errors
     assert run("search", "boat", "--offset", 2, *database)[1] == []
+
+
+def test_version() -> None:
+    declared = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]
+    assert run("--version") == (0, [f"zerotag {declared}"], "")
+
+
+def test_completion_in_bash() -> None:
+    """The script that bash is given completes commands, the commands of a command, and options."""
+    complete = """
+        script=$(zerotag --show-completion bash) && eval "$script" || exit 1
+        complete -p zerotag >&2
+        offer() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _zerotag_completion zerotag; echo "${COMPREPLY[@]}"; }
+        offer zerotag ""
+        offer zerotag s
+        offer zerotag champion ""
+        offer zerotag tag --th
+    """
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", "--norc", "-c", complete],
+        env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0 and "complete -o default -F _zerotag_completion zerotag" in done.stderr, done.stderr
+    first, *others = done.stdout.splitlines()
+    assert {"tag", "index", "search", "profile", "champion"} <= set(first.split())
+    assert others == ["search", "show rollback", "--threshold"]

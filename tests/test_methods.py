@@ -247,10 +247,10 @@ def test_method_registry() -> None:
 @pytest.mark.parametrize(
     ("name", "changes", "said"),
     [
-        ("sld", {}, "'sld' is unknown; there are sdl_plus, sdl, fast0tag"),
+        ("sld", {}, "'sld' is unknown; use sdl_plus, sdl, fast0tag"),
         ("sdl", {"lamda": 1}, "lamda"),
         ("sdl", {"principal_vectors": 0}, "principal_vectors must be 1 or more"),
-        ("sdl", {"regularisation": 1.5}, r"regularisation must lie in \[0, 1\]"),
+        ("sdl", {"regularisation": 1.5}, r"regularisation must be in \[0, 1\]"),
     ],
 )
 def test_bad_method_settings_are_named(name: str, changes: dict[str, object], said: str) -> None:

@@ -204,7 +204,7 @@ def test_a_disk_that_fills_in_a_worker_is_named(
 def test_bad_photos_are_recorded_and_the_others_are_stored(tmp_path: Path) -> None:
     bad = {
         "a.jpg": (b"", "is empty"),
-        "b.jpg": (b"not a picture at all, only words", "not a picture"),
+        "b.jpg": (b"not a picture at all, only words", "not an image"),
         "c.jpg": (encoded()[:-2000], "truncated"),
         "e.jpg": (None, "no such photo"),
         "f.jpg": (None, "cannot be read"),  # a folder
@@ -289,7 +289,7 @@ def test_what_the_data_consist_of(source: Source, tmp_path: Path) -> None:
     prepare(source, SETTINGS, tmp_path / "prepared", tmp_path / "work")
     said = "\n".join(statistics(Dataset.read(tmp_path / "prepared")))
     train = int(source.train.sum())
-    assert f"train: {train:,} photos, 1 of them not usable" in said
+    assert f"train: {train:,} photos, 1 of them unusable" in said
     assert "tags: 2, of them 1 ground-truth concepts" in said
     assert "duplicates: 1 photos duplicate an earlier one; 1 distinct ones occur in both train and test" in said
     counts = np.asarray(source.labels[source.train].sum(axis=0)).ravel()

@@ -48,7 +48,7 @@ def test_the_papers_setting(project: Path) -> None:
     assert from_params(ValidationSettings, params["validate"], "validate").max_problem_share == 0.3
     source = from_params(NusWideSettings, params["sources"]["nus-wide"], "sources.nus-wide")
     assert source.counts["train"] + source.counts["test"] == 269_648 and source.web.per_host == 16
-    assert CliRunner().invoke(app, ["profile", "paper"]).output == "nothing changes\n"
+    assert CliRunner().invoke(app, ["profile", "paper"]).output == "no changes\n"
     assert (project / "params.yaml").read_text() == after
 
 
@@ -78,13 +78,13 @@ def test_a_clips_two_towers(project: Path) -> None:
 
 
 def test_profiles_that_are_wrong(project: Path) -> None:
-    with pytest.raises(ZerotagError, match=r"profiles/other.yaml: no such profile; there are: .*paper"):
+    with pytest.raises(ZerotagError, match=r"profiles/other.yaml: no such profile; use one of: .*paper"):
         apply_profile("other")
     (project / "profiles" / "bad.yaml").write_text("train: {linear_probe: {epoch: 3}}\n")
     before = (project / "params.yaml").read_bytes()
     with pytest.raises(ZerotagError, match=r"bad\.yaml: train\.linear_probe\.epoch is not a parameter"):
         apply_profile("bad")
     (project / "profiles" / "bad.yaml").write_text("train: {linear_probe: [\n")
-    with pytest.raises(ZerotagError, match=r"bad\.yaml or params\.yaml: not YAML"):
+    with pytest.raises(ZerotagError, match=r"bad\.yaml or params\.yaml: not valid YAML"):
         apply_profile("bad")
     assert (project / "params.yaml").read_bytes() == before

@@ -132,5 +132,5 @@ def test_the_best_model(tmp_path: Path) -> None:
         best_model(folder, ["vgg19"], ["sdl"], "gzsl.nothing")
     with pytest.raises(ZerotagError, match=r"resnet50/sdl/metrics\.json is missing.*dvc repro"):
         best_model(folder, ["vgg19", "resnet50"], ["sdl"], "gzsl.map")
-    with pytest.raises(ZerotagError, match="backbones and methods name no model"):
+    with pytest.raises(ZerotagError, match="backbones or methods is empty"):
         best_model(folder, [], ["sdl"], "gzsl.map")

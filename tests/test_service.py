@@ -74,7 +74,7 @@ def test_batch_where_one_is_bad(client: httpx.Client) -> None:
     answer = client.post("/tag/batch", files=[("photos", (f"{n}.jpg", data)) for n, data in enumerate(photos)])
     rows = answer.json()["photos"]
     assert [bool(row["tags"]) for row in rows] == [True, False, True, False]
-    assert "not a picture" in rows[1]["error"] and "truncated" in rows[3]["error"] and rows[0]["error"] is None
+    assert "not an image" in rows[1]["error"] and "truncated" in rows[3]["error"] and rows[0]["error"] is None
     alone = send(client, photos[2]).json()["tags"]
     assert [each["tag"] for each in rows[2]["tags"]] == [each["tag"] for each in alone]
     too_many = client.post("/tag/batch", files=[("photos", ("a.jpg", encoded()))] * 33)
@@ -98,11 +98,13 @@ def png_bomb(width: int, height: int) -> bytes:
 
 
 def test_pictures_that_are_refused(client: httpx.Client) -> None:
-    refused(send(client, b"This is a text."), 422, "a.jpg", "not a picture")
+    refused(send(client, b"This is a text."), 422, "a.jpg", "not an image")
     refused(send(client, encoded()[:700]), 422, "truncated")
     refused(send(client, b""), 422, "empty")
     refused(send(client, png_bomb(20_000, 20_000)), 422, "100,000,000 pixels")
-    refused(send(client, b'<svg xmlns="http://www.w3.org/2000/svg"><circle r="5"/></svg>', "a.svg"), 422, "picture")
+    refused(
+        send(client, b'<svg xmlns="http://www.w3.org/2000/svg"><circle r="5"/></svg>', "a.svg"), 422, "not an image"
+    )
     refused(send(client, bytes(25_000_000)), 413, "20,000,000")
 
 
@@ -124,7 +126,7 @@ def test_fifty_megabytes_are_not_read(client: httpx.Client, server: Server) -> N
 def test_a_url_is_not_fetched(client: httpx.Client) -> None:
     answer = client.post("/tag", data={"photo": "http://127.0.0.1:1/a.jpg"}, files={"x": b""})
     refused(answer, 422, "photo")
-    refused(send(client, b"http://127.0.0.1:1/a.jpg"), 422, "not a picture")
+    refused(send(client, b"http://127.0.0.1:1/a.jpg"), 422, "not an image")
 
 
 def test_options_that_are_refused(client: httpx.Client) -> None:

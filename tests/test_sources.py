@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from zerotag.data import sources
-from zerotag.data.sources.base import Source, hash_division
+from zerotag.data.sources.base import Source, hash_split
 from zerotag.data.sources.nus_wide import read_table
 from zerotag.data.splits import SplitSettings, split_tags
 from zerotag.errors import ZerotagError
@@ -81,15 +81,15 @@ def test_csv(photo_folder: Path) -> None:
         ("", ["line 1", "image and tags missing", "nothing"]),
         ("image,words\na.jpg,sea\n", ["line 1", "column tags missing", "found image, words", "image,tags"]),
         ("photo,label\na.jpg,sea\n", ["line 1", "image and tags missing"]),
-        ("image,tags\na.jpg,sea\nb.jpg,\n", ["line 3", "b.jpg has no tags", "take the line out"]),
+        ("image,tags\na.jpg,sea\nb.jpg,\n", ["line 3", "b.jpg has no tags", "remove the line"]),
         ("image,tags\na.jpg,sea\nb.jpg\n", ["line 3", "b.jpg has no tags"]),
         ("image,tags\na.jpg,sea\n,sky\n", ["line 3", "no image"]),
         ("image,tags\na.jpg,sea\nb.jpg,sky\na.jpg,sun\n", ["line 4", "a.jpg is already on line 2", "one line"]),
         ("image,tags\na.jpg,sea\nb.jpg,sky,sand\n", ["line 3", "more values than columns", "sources.csv.separator"]),
         ("image,tags,part\na.jpg,sea,train\nb.jpg,sky,val\n", ["line 3", "'val'", "train or test"]),
         ("image,tags,part\na.jpg,sea,train\nb.jpg,sky,\n", ["b.jpg has no part"]),
-        ("image,tags,part\na.jpg,sea,train\nb.jpg,sky,train\n", ["every photo has the part train"]),
-        ("image,tags\n", ["no photo is listed"]),
+        ("image,tags,part\na.jpg,sea,train\nb.jpg,sky,train\n", ["every photo has part train"]),
+        ("image,tags\n", ["lists no photos"]),
     ],
 )
 def test_csv_that_is_wrong_names_the_line(photo_folder: Path, text: str, parts: list[str]) -> None:
@@ -162,26 +162,26 @@ def test_json_lines_with_a_broken_line(photo_folder: Path, line: str) -> None:
 
 
 @given(st.lists(st.text(min_size=1, max_size=8), min_size=2, max_size=60, unique=True), st.data())
-def test_hash_division_does_not_depend_on_the_order(ids: list[str], data: st.DataObject) -> None:
+def test_hash_split_does_not_depend_on_the_order(ids: list[str], data: st.DataObject) -> None:
     test = data.draw(st.integers(1, len(ids) - 1))
-    train = hash_division(ids, test, "x")
+    train = hash_split(ids, test, "x")
     assert (~train).sum() == test
     shuffled = data.draw(st.permutations(ids))
-    assert dict(zip(ids, train, strict=True)) == dict(zip(shuffled, hash_division(shuffled, test, "x"), strict=True))
+    assert dict(zip(ids, train, strict=True)) == dict(zip(shuffled, hash_split(shuffled, test, "x"), strict=True))
     # The same number of test photos of more photos: who was in training stays there.
-    more = hash_division([*ids, "new photo.jpg"], test, "x")
+    more = hash_split([*ids, "new photo.jpg"], test, "x")
     assert not (train & ~more[:-1]).any()
 
 
 @pytest.mark.parametrize(("test", "count"), [(0.1, 10), (0.5, 50), (1, 1), (99, 99)])
-def test_hash_division_counts(test: float, count: int) -> None:
-    assert (~hash_division([str(number) for number in range(100)], test, "x")).sum() == count
+def test_hash_split_counts(test: float, count: int) -> None:
+    assert (~hash_split([str(number) for number in range(100)], test, "x")).sum() == count
 
 
 @pytest.mark.parametrize("test", [0, 0.001, 100, 500, -3])
-def test_hash_division_that_leaves_a_part_empty(test: float) -> None:
+def test_hash_split_that_leaves_a_part_empty(test: float) -> None:
     ids = [str(number) for number in range(100)]
-    fails(lambda: hash_division(ids, test, "sources.csv.test"), "params.yaml: sources.csv.test", "of 100")
+    fails(lambda: hash_split(ids, test, "sources.csv.test"), "params.yaml: sources.csv.test", "of 100")
 
 
 def test_csv_division_is_the_same_in_any_order(photo_folder: Path) -> None:
@@ -286,7 +286,7 @@ def test_coco_with_an_unknown_category_or_photo(coco: dict[str, Any], tmp_path: 
     content = instances({"1.jpg": ["dog"]})
     content[key] = content[key][1:]
     Path(coco["train"]).write_text(json.dumps(content))
-    fails(lambda: sources.read("coco", coco, tmp_path), coco["train"], "image 100", "category 1", "fetch it again")
+    fails(lambda: sources.read("coco", coco, tmp_path), coco["train"], "image 100", "category 1", "download it again")
 
 
 def test_coco_with_a_photo_in_both_files(coco: dict[str, Any], tmp_path: Path) -> None:
@@ -399,7 +399,11 @@ def test_nus_wide_with_a_line_less_or_more(layout: Path, name: str, change: Call
     (layout / name).write_bytes(b"".join(change(lines)))
     listed = "6" if "Train_" in name else "4"
     fails(
-        lambda: nus_wide(layout), str(layout / name), f"{len(change(lines))} lines", f"has {listed}", "fetch it again"
+        lambda: nus_wide(layout),
+        str(layout / name),
+        f"{len(change(lines))} lines",
+        f"has {listed}",
+        "download it again",
     )
 
 

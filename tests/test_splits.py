@@ -97,7 +97,7 @@ def test_file(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("t01\nzebra\n", ["line 2", "'zebra'", "Take the line out"]),
+        ("t01\nzebra\n", ["line 2", "'zebra'", "Remove the line"]),
         ("t01\nt39\n", ["line 2", "unseen tag 't39' has no word vector", "words.source"]),
         ("tag,split\nt01,unseen\nt39,unseen\n", ["line 3", "'t39' has no word vector"]),
         ("tag,split\nt01,unseen\nt02,hidden\n", ["line 3", "'t02,hidden'", "seen or unseen"]),

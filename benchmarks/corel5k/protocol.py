@@ -20,7 +20,7 @@ from benchmarks.corel5k.tables import Row, changed_params
 from flows.pipeline import workspace
 
 from zerotag.data.dataset import Dataset
-from zerotag.data.sources.base import hash_division
+from zerotag.data.sources.base import hash_split
 from zerotag.evaluation.evaluate import principal_vectors, score_matrix
 from zerotag.files import write_aside
 from zerotag.settings import read_params
@@ -53,7 +53,7 @@ def _lines(folder: Path) -> list[dict[str, str]]:
 
 
 def _by_hash(images: list[str]) -> dict[str, str]:
-    train = hash_division(images, TEST, "test")
+    train = hash_split(images, TEST, "test")
     return {image: "train" if kept else "test" for image, kept in zip(images, train, strict=True)}
 
 

@@ -1,4 +1,8 @@
-"""zerotag: tags for photographs, words never seen in training included."""
+"""zerotag: tags for photographs, words never seen in training included.
+
+`Tagger` tags photos with a packaged model. The packages, of which each imports only those before it: `words`, `data`,
+`training` and `evaluation` for training; `serving`, which never imports torch; `packaging` and `registry`.
+"""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +13,7 @@ __all__ = ["Tagger"]
 
 
 def __getattr__(name: str) -> Any:
-    """`zerotag.Tagger`, imported when it is asked for: the pipeline's modules need no ONNX Runtime."""
+    """Import `zerotag.Tagger` lazily: the pipeline's modules do not need ONNX Runtime."""
     if name == "Tagger":
         from zerotag.serving.tagger import Tagger
 

@@ -1,4 +1,4 @@
-"""Rows computed in blocks that survive an interruption."""
+"""Compute rows in cached blocks, so that interrupted runs resume."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
@@ -13,18 +13,18 @@ from zerotag.files import write_aside
 def in_blocks(
     count: int, block: int, compute: Callable[[slice], Iterable[np.ndarray]], folder: Path, desc: str, unit: str
 ) -> Iterator[tuple[slice, np.ndarray]]:
-    """Compute rows in blocks; a block that the folder has is not computed again.
+    """Compute rows in blocks, reusing blocks cached in the folder.
 
     Args:
-        count: N, how many rows there are.
-        block: rows of a block.
-        compute: rows of a slice of 0 … N, in parts.
-        folder: keeps the blocks, from `block_folder`; whoever does not want them any longer removes it.
-        desc: what the progress bar says.
-        unit: of a row.
+        count: N, the number of rows.
+        block: rows per block.
+        compute: yields the rows of a slice of 0 … N, in parts.
+        folder: the cache, from `block_folder`; the caller removes it when it is no longer needed.
+        desc: label of the progress bar.
+        unit: unit of the progress bar.
 
     Yields:
-        The slice of a block and its rows, in order.
+        The slice and the rows of each block, in order.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with tqdm(total=count, desc=desc, unit=unit) as bar:
@@ -44,5 +44,5 @@ def in_blocks(
 
 
 def block_folder(work: Path, key: str) -> Path:
-    """Where blocks lie that depend on all that the key names: those of another key are elsewhere."""
+    """Cache folder of the blocks for a key, which identifies everything they depend on."""
     return work / hashlib.sha256(key.encode()).hexdigest()[:16]

@@ -1,8 +1,9 @@
-"""The command line: tag, index and search photos; choose a profile; look at the champion."""
+"""The command line: tag, index and search photos, apply profiles, show and roll back the champion."""
 
 import json
 import sys
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,16 +14,26 @@ from zerotag.errors import ZerotagError, plain_exit
 if TYPE_CHECKING:
     from zerotag.serving.tagger import Tagger
 
-app = typer.Typer(help="Tags for photographs, words never seen in training included.", no_args_is_help=True)
+app = typer.Typer(help="Tag photos, including with words never seen in training.", no_args_is_help=True)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"zerotag {version('zerotag')}")
+        raise typer.Exit
 
 
 @app.callback()
-def main() -> None:
-    """Tags for photographs, words never seen in training included."""
+def main(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Tag photos, including with words never seen in training."""
 
 
 Model = Annotated[
-    Path | None, typer.Option(help="A packaged model's folder.", show_default="the champion's, or served")
+    Path | None, typer.Option(help="Folder of a packaged model.", show_default="the champion's, or served")
 ]
 
 
@@ -36,11 +47,11 @@ def _tagger(model: Path | None) -> "Tagger":
 @app.command()
 def tag(
     photos: Annotated[list[Path], typer.Argument(help="Photos, or folders of photos.")],
-    tags: Annotated[str, typer.Option(help="Words to choose from, with commas between; any words.")] = "",
-    top: Annotated[int, typer.Option(min=1, help="How many tags a photo gets.")] = 10,
-    threshold: Annotated[float | None, typer.Option(help="Leave out tags less probable than this, 0 to 1.")] = None,
+    tags: Annotated[str, typer.Option(help="Comma-separated candidate tags; any words.")] = "",
+    top: Annotated[int, typer.Option(min=1, help="Number of tags per photo.")] = 10,
+    threshold: Annotated[float | None, typer.Option(help="Minimum probability of a tag, 0 to 1.")] = None,
     unseen: Annotated[bool, typer.Option("--unseen", help="Only words never seen in training.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line and photo.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per photo and line.")] = False,
     model: Model = None,
 ) -> None:
     """Tag photos. An asterisk marks words never seen in training."""
@@ -51,7 +62,7 @@ def tag(
         tagger = _tagger(model)
         words = tagger.words(tags.split(","), "unseen" if unseen else "all")
         for word in words.missing:
-            print(f"zerotag: no word vector for {word!r}, left out.", file=sys.stderr)
+            print(f"zerotag: no word vector for {word!r}, skipped.", file=sys.stderr)
         failed = 0
         for file in files:
             try:
@@ -66,7 +77,7 @@ def tag(
                 marked = [f"{each.tag}{'' if each.seen else '*'} {each.score:.2f}" for each in found]
                 print(f"{file}: {', '.join(marked)}")
         if failed:
-            raise ZerotagError(f"{failed} of {len(files)} photos could not be tagged; see above.")
+            raise ZerotagError(f"{failed} of {len(files)} photos cannot be tagged; see above.")
 
 
 Database = Annotated[str, typer.Option(help="The index: a folder, s3://… or db://….")]
@@ -74,11 +85,11 @@ Database = Annotated[str, typer.Option(help="The index: a folder, s3://… or db
 
 @app.command()
 def index(
-    folder: Annotated[Path, typer.Argument(help="A folder of photos; the index names photos by their path in it.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of photos; the index names photos by their relative path.")],
     database: Database = "work/index",
     model: Model = None,
 ) -> None:
-    """Bring a folder's photos into the search index; only what is new or has changed is looked at."""
+    """Update the search index with the photos of a folder; only new and changed photos are processed."""
     with plain_exit():
         from tqdm import tqdm
 
@@ -96,23 +107,20 @@ def index(
             done = update(open_index(database, tagger), tagger, folder, [""], report=report)
         for reason in done.refused.values():
             print(f"zerotag: {reason}", file=sys.stderr)
-        print(
-            f"{done.added} added, {done.unchanged} unchanged, {done.removed} removed, "
-            f"{len(done.refused)} cannot be used"
-        )
+        print(f"{done.added} added, {done.unchanged} unchanged, {done.removed} removed, {len(done.refused)} unusable")
 
 
 @app.command()
 def search(
-    words: Annotated[str, typer.Argument(help="Words with commas between; a photo has to fit all of them.")],
-    without: Annotated[str, typer.Option(help="Words that must not fit as well.")] = "",
-    top: Annotated[int, typer.Option(min=1, help="How many photos.")] = 10,
-    offset: Annotated[int, typer.Option(min=0, help="How many photos to skip.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line and photo.")] = False,
+    words: Annotated[str, typer.Argument(help="Comma-separated words; photos must match all of them.")],
+    without: Annotated[str, typer.Option(help="Comma-separated words that photos must not match.")] = "",
+    top: Annotated[int, typer.Option(min=1, help="Number of photos.")] = 10,
+    offset: Annotated[int, typer.Option(min=0, help="Number of photos to skip.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per photo and line.")] = False,
     database: Database = "work/index",
     model: Model = None,
 ) -> None:
-    """Find photos of the index by any words."""
+    """Search the index for photos by any words."""
     with plain_exit():
         from zerotag.serving.index import open_index, search_words
 
@@ -122,20 +130,20 @@ def search(
         for hit in found:
             print(json.dumps(asdict(hit)) if as_json else f"{hit.score:6.2f}  {hit.photo}")
         if not found:
-            print("zerotag: no photo found; `zerotag index FOLDER` brings photos in.", file=sys.stderr)
+            print("zerotag: no photos found; add photos with `zerotag index FOLDER`.", file=sys.stderr)
 
 
 @app.command()
 def profile(name: Annotated[str, typer.Argument(help="A file of profiles/, such as paper.")]) -> None:
-    """Lay a profile's parameters over params.yaml; `git checkout params.yaml` takes them back."""
+    """Apply a profile to params.yaml; `git checkout params.yaml` reverts it."""
     with plain_exit():
         from zerotag.profiles import apply_profile
 
-        for change in apply_profile(name) or ["nothing changes"]:
+        for change in apply_profile(name) or ["no changes"]:
             print(change)
 
 
-champion_app = typer.Typer(help="The model in service.", no_args_is_help=True)
+champion_app = typer.Typer(help="The model in production.", no_args_is_help=True)
 app.add_typer(champion_app, name="champion")
 
 
@@ -147,13 +155,13 @@ def show() -> None:
 
         champion = read_champion()
         if champion is None:
-            raise ZerotagError(f"{RECORD}: there is no champion yet; the flow retrain makes one.")
+            raise ZerotagError(f"{RECORD}: there is no champion yet; run the flow retrain.")
         print(json.dumps(asdict(champion), indent=2))
 
 
 @champion_app.command()
 def rollback() -> None:
-    """Make the champion before this one the champion again."""
+    """Roll back to the previous champion."""
     with plain_exit():
         from zerotag.registry.champion import roll_back
 

@@ -1,4 +1,4 @@
-"""The one error that a user can mend."""
+"""The error type for everything that a user can fix."""
 
 import sys
 from collections.abc import Iterator
@@ -6,16 +6,16 @@ from contextlib import contextmanager
 
 
 class ZerotagError(Exception):
-    """Bad input or a bad setting.
+    """Invalid input or settings.
 
-    The message names the file, the line or the parameter, and says what to do about it.
-    Stages and the command line print it without a traceback and exit with status 1.
+    The message names the file, line or parameter and says how to fix it. Stages and the command line print it
+    without a traceback and exit with status 1.
     """
 
 
 @contextmanager
 def plain_exit() -> Iterator[None]:
-    """Turn a ZerotagError into its message on stderr and exit status 1."""
+    """Print a ZerotagError to stderr and exit with status 1."""
     try:
         yield
     except ZerotagError as error:

@@ -1,4 +1,4 @@
-"""Write aside, then rename: an output is whole or it is not there."""
+"""Atomic writes: an output is complete or absent."""
 
 import errno
 import fcntl
@@ -11,19 +11,18 @@ from uuid import uuid4
 
 from zerotag.errors import ZerotagError
 
-# Less free than this, in bytes, and a write that fell short did so for want of space.
+# With less free space than this, in bytes, a failed write is attributed to a full disk.
 _FULL = 2**20
 
 
 @contextmanager
 def write_aside(target: Path) -> Iterator[Path]:
-    """Yield a draft path beside `target`; rename it to `target` when the block ends well.
+    """Yield a draft path beside `target`, and rename it to `target` when the block succeeds.
 
-    The block may make the draft a file or a folder. When the block raises, the draft is removed and
-    whatever stood at `target` before stays as it was.
+    The draft may be a file or a folder. If the block raises, the draft is removed and `target` is unchanged.
 
     Raises:
-        ZerotagError: the disk is full (named with the path that could not be written).
+        ZerotagError: the disk is full; the message names the path.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{target.name}.{uuid4().hex[:8]}.draft")
@@ -42,11 +41,11 @@ def write_aside(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def hold(file: Path, name: str) -> Iterator[None]:
-    """Hold a lock file. The lock is the kernel's: it ends with the process, however that ends.
+    """Hold a lock file. The kernel releases the lock when the process ends, however it ends.
 
     Args:
-        file: the lock.
-        name: of the holder, for the others' message.
+        file: the lock file.
+        name: of the holder, for the message of other processes.
 
     Raises:
         ZerotagError: another process holds it.
@@ -58,7 +57,7 @@ def hold(file: Path, name: str) -> Iterator[None]:
         except BlockingIOError:
             lock.seek(0)
             holder = lock.read().strip() or "another process"
-            raise ZerotagError(f"{holder} is at work here ({file.resolve()}): try again when it is done.") from None
+            raise ZerotagError(f"{holder} is running here ({file.resolve()}): retry when it has finished.") from None
         lock.truncate(0)
         lock.write(f"{name} (process {os.getpid()})")
         lock.flush()
@@ -68,13 +67,13 @@ def hold(file: Path, name: str) -> Iterator[None]:
 def _disk_is_full(error: OSError | RuntimeError, folder: Path) -> bool:
     if isinstance(error, OSError) and error.errno:
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    # numpy and torch say only that a write fell short. The draft is still there, so the disk is still full.
+    # numpy and torch only report a short write. The draft still exists, so the disk is still full.
     return shutil.disk_usage(folder).free < _FULL
 
 
 def _replace(draft: Path, target: Path) -> None:
     if target.is_dir() and not target.is_symlink():
-        # A folder cannot be renamed over a folder that holds something: move the old one out first.
+        # A folder cannot replace a non-empty folder: move the old one away first.
         old = target.with_name(f".{target.name}.{uuid4().hex[:8]}.old")
         target.replace(old)
         try:

@@ -1,6 +1,7 @@
-"""Photographs and their tags: where they come from, and what every later step reads.
+"""Photos and tags: data sources, the prepared data set, splits and validation.
 
-`sources` brings raw data in, `prepare` packs it into shards, `dataset.Dataset` reads these, `splits` divides the tags
-into seen and unseen, `validation` is the gate before training. `photos.open_photo` decodes any photograph, for training
-and serving alike.
+`sources.fetch` and `sources.read` import raw data, `prepare.prepare` packs it into shards, and all later steps read
+these as a `dataset.Dataset`. `splits.split_tags` divides the tags into seen and unseen, `validation.validate` gates
+training, and `statistics` summarises a data set. `photos.open_photo` decodes photos for training and serving alike; it
+needs only numpy and Pillow, and is all that serving may import from this package.
 """

@@ -1,11 +1,11 @@
-"""A prepared data set: photographs in shards, their tags, and the train/test division.
+"""A prepared dataset: photos in shards, their tags, and the train/test split.
 
-This is what every later step reads, whichever source it came from. On disk it is one folder::
+All later steps read it, whatever the source. On disk it is one folder::
 
-    photos.parquet   one row a photo: id, file, train, sha256, width, height, problem, shard, offset, size
-    tags.csv         one row a tag: tag, concept (a NUS-WIDE ground-truth concept), train_photos, test_photos
+    photos.parquet   one row per photo: id, file, train, sha256, width, height, problem, shard, offset, size
+    tags.csv         one row per tag: tag, concept (a NUS-WIDE ground-truth concept), train_photos, test_photos
     labels.npz       scipy CSR matrix, photos x tags, 0/1
-    shards/*.tar     WebDataset shards; a photo's bytes lie at [offset, offset + size) of its shard
+    shards/*.tar     WebDataset shards; a photo's bytes are at [offset, offset + size) of its shard
 """
 
 import hashlib
@@ -22,12 +22,12 @@ from zerotag.errors import ZerotagError
 
 @dataclass(frozen=True)
 class Dataset:
-    """A prepared data set of N photos and T tags.
+    """A prepared dataset of N photos and T tags.
 
     Attributes:
-        root: the folder it lies in.
-        photos: N rows, columns as in the module's docstring; `problem` is empty for a good photo and
-            says what is wrong with a bad one (which then has no shard).
+        root: its folder.
+        photos: N rows, columns as in the module docstring; `problem` is empty for a usable photo and
+            describes the defect of an unusable one, which has no shard.
         tags: T rows; the row number is the tag's column in `labels`.
         labels: (N, T) CSR matrix of 0/1 (uint8).
     """
@@ -42,7 +42,7 @@ class Dataset:
         """Read the folder that `zerotag.data.prepare.prepare` wrote.
 
         Raises:
-            ZerotagError: the folder is not a prepared data set.
+            ZerotagError: the folder is not a prepared dataset.
         """
         for name in ("photos.parquet", "tags.csv", "labels.npz"):
             if not (root / name).is_file():
@@ -56,7 +56,7 @@ class Dataset:
 
     @cached_property
     def usable(self) -> np.ndarray:
-        """(N,) bool: photos that decode."""
+        """(N,) bool: photos that can be decoded."""
         return (self.photos["problem"] == "").to_numpy()
 
     @cached_property
@@ -71,7 +71,7 @@ class Dataset:
 
     @cached_property
     def digest(self) -> str:
-        """Names the content: photos, labels and division."""
+        """Hash of photos, labels and train/test split."""
         state = hashlib.sha256()
         state.update("".join(self.photos["sha256"]).encode())
         for part in (self.labels.indptr, self.labels.indices, self.photos["train"].to_numpy()):
@@ -79,13 +79,13 @@ class Dataset:
         return state.hexdigest()[:16]
 
     def photo_bytes(self, row: int) -> bytes:
-        """The encoded photo of a row, as it lies in its shard."""
+        """The encoded photo of a row, as stored in its shard."""
         photo = self.photos.iloc[row]
         with (self.root / "shards" / photo["shard"]).open("rb") as shard:
             shard.seek(photo["offset"])
             return shard.read(photo["size"])
 
     def columns(self, tags: list[str]) -> np.ndarray:
-        """Columns of `labels` for tag names, in their order."""
+        """Columns of `labels` for the given tags, in that order."""
         position = {tag: column for column, tag in enumerate(self.tags["tag"])}
         return np.array([position[tag] for tag in tags], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Open a photograph of any kind as an upright 8-bit RGB picture, or say what is wrong with it."""
+"""Decode photos of any format to upright 8-bit RGB images."""
 
 import io
 import struct
@@ -9,42 +9,40 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from zerotag.errors import ZerotagError
 
-# 100 megapixels: more than any camera of today, less than what fills memory (300 MB as RGB).
+# 100 megapixels: more than any current camera, and 300 MB as RGB.
 MAX_PIXELS = 100_000_000
 
 
 class PhotoError(ZerotagError):
-    """A photograph that cannot be used, with the reason."""
+    """An unusable photo, with the reason."""
 
 
 def open_photo(data: bytes, name: str, max_pixels: int = MAX_PIXELS, least_side: int = 0) -> Image.Image:
-    """Decode a photograph.
+    """Decode a photo.
 
-    EXIF rotation is applied, the first frame of an animation is taken, transparency is laid on white,
-    16-bit, CMYK, palette and grey pictures become 8-bit RGB.
+    Applies the EXIF orientation, takes the first frame of an animation, composites transparency on white,
+    and converts 16-bit, CMYK, palette and grey images to 8-bit RGB.
 
     Args:
         data: the encoded photo.
-        name: what it is called in messages.
-        max_pixels: larger pictures are refused before they are decoded.
-        least_side: pixels; a JPEG is decoded at 1/2, 1/4 or 1/8 of its size, which takes less time, as long as its
-            shorter side stays this long. 0: at its own size.
+        name: its name in messages.
+        max_pixels: larger images are rejected before decoding.
+        least_side: pixels; a JPEG is decoded at 1/2, 1/4 or 1/8 scale, which is faster, as long as its shorter side
+            stays at least this long. 0: full size.
 
     Raises:
-        PhotoError: empty, not a picture, truncated, or too large; the message names the photo and the mend.
+        PhotoError: empty, not an image, truncated, or too large; the message names the photo and the fix.
     """
     if not data:
-        raise PhotoError(f"{name}: the file is empty. Replace it or take it out.")
+        raise PhotoError(f"{name}: the file is empty. Replace or remove it.")
     try:
         with warnings.catch_warnings():
-            # Our own limit below is stricter than Pillow's warning.
+            # The limit below is stricter than Pillow's warning.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             picture = Image.open(io.BytesIO(data))
             width, height = picture.size
             if width * height > max_pixels:
-                raise PhotoError(
-                    f"{name}: {width} x {height} pixels is more than the {max_pixels:,} allowed. Scale it down."
-                )
+                raise PhotoError(f"{name}: {width} x {height} pixels exceed the limit of {max_pixels:,}. Downscale it.")
             picture.seek(0)
             if least_side:
                 picture.draft(None, (least_side, least_side))
@@ -53,17 +51,17 @@ def open_photo(data: bytes, name: str, max_pixels: int = MAX_PIXELS, least_side:
     except PhotoError:
         raise
     except UnidentifiedImageError as error:
-        raise PhotoError(f"{name}: not a picture that can be read. Replace it or take it out.") from error
+        raise PhotoError(f"{name}: not an image that can be read. Replace or remove it.") from error
     except Image.DecompressionBombError as error:
-        raise PhotoError(f"{name}: more than the {max_pixels:,} pixels allowed. Scale it down.") from error
+        raise PhotoError(f"{name}: exceeds the limit of {max_pixels:,} pixels. Downscale it.") from error
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error) as error:
-        raise PhotoError(f"{name}: damaged or truncated ({error}). Fetch it again or take it out.") from error
+        raise PhotoError(f"{name}: corrupt or truncated ({error}). Download it again or remove it.") from error
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
         values = np.asarray(picture, dtype=np.float64)
-        # 16-bit pictures use the whole of their range; floats may lie anywhere.
+        # 16-bit images use their full range; floats have no fixed range.
         top = 65535.0 if picture.mode != "F" else max(float(values.max()), 1e-9)
         return Image.fromarray((values / top * 255).clip(0, 255).astype(np.uint8)).convert("RGB")
     if picture.has_transparency_data:

@@ -1,9 +1,8 @@
-"""Decode every photograph once and pack the data set into shards.
+"""Decode every photo once and pack the dataset into shards.
 
-Each photo is turned by its EXIF orientation, its shorter side reduced to a set size, and stored in a
-WebDataset tar shard; `zerotag.data.dataset` describes the folder that results. Shards are made in parallel and
-independent of each other, so an interrupted run goes on with the shards that are missing, and the bytes do
-not depend on the number of workers.
+Each photo is rotated by its EXIF orientation, downscaled to a given shorter side, and stored in a WebDataset
+tar shard; `zerotag.data.dataset` describes the resulting folder. Shards are independent and written in
+parallel: an interrupted run resumes at the missing shards, and the bytes do not depend on the number of workers.
 """
 
 import hashlib
@@ -35,17 +34,17 @@ from zerotag.data.sources.base import PhotoFile, Source
 from zerotag.errors import ZerotagError
 from zerotag.files import write_aside
 
-# The longest side that libjpeg writes.
+# The maximum side that libjpeg supports.
 _JPEG_SIDE = 65_500
 
 
 @dataclass(frozen=True)
 class PrepareSettings:
     """Attributes:
-    shorter_side: larger photos are reduced to this many pixels on their shorter side.
-    shard_photos: photos in a shard.
-    quality: JPEG quality of photos that had to be encoded anew.
-    workers: processes; 0 means one a core.
+    shorter_side: larger photos are downscaled to this many pixels on their shorter side.
+    shard_photos: photos per shard.
+    quality: JPEG quality of re-encoded photos.
+    workers: processes; 0 means one per core.
     """
 
     shorter_side: int = 256
@@ -55,22 +54,22 @@ class PrepareSettings:
 
 
 def prepare(source: Source, settings: PrepareSettings, folder: Path, work: Path) -> None:
-    """Write the prepared data set of a source.
+    """Write the prepared dataset of a source.
 
     Args:
         source: photos and tags.
         settings: sizes.
-        folder: the data set's folder, written aside and renamed.
-        work: a folder that keeps finished shards while the work is interrupted; emptied at the end.
+        folder: the dataset's folder, written atomically.
+        work: keeps finished shards, so that an interrupted run resumes; removed at the end.
 
     Raises:
-        ZerotagError: the source lists no photo, or a photo twice.
+        ZerotagError: the source lists no photos, or a photo twice.
     """
     if not source.ids:
-        raise ZerotagError("The source lists no photo. Check its parameters in params.yaml.")
+        raise ZerotagError("The source lists no photos. Check its parameters in params.yaml.")
     if len(set(source.ids)) < len(source.ids):
         twice = pd.Series(source.ids).value_counts().index[0]
-        raise ZerotagError(f"Photo {twice} is listed twice by the source. Take one out.")
+        raise ZerotagError(f"Photo {twice} is listed twice by the source. Remove one of them.")
     starts = range(0, len(source.ids), settings.shard_photos)
     shards = [
         (f"{number:05d}", source.ids[start : start + settings.shard_photos],
@@ -80,7 +79,7 @@ def prepare(source: Source, settings: PrepareSettings, folder: Path, work: Path)
     work.mkdir(parents=True, exist_ok=True)
     _forget_other_work(work, source, settings)
     tables = []
-    # One thread a process: they share the cores, and the threads of a library do not survive a fork.
+    # One thread per process: they share the cores, and library threads do not survive a fork.
     with ProcessPoolExecutor(
         settings.workers or os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)
     ) as pool:
@@ -102,9 +101,9 @@ def prepare(source: Source, settings: PrepareSettings, folder: Path, work: Path)
 
 
 def _forget_other_work(work: Path, source: Source, settings: PrepareSettings) -> None:
-    """Remove leftover shards unless they were made from the same files, unchanged since, and settings."""
+    """Remove leftover shards unless made from the same, unmodified files and the same settings."""
     state = hashlib.sha256()
-    # Workers do not change the bytes, so another number of them may go on with the work.
+    # The number of workers does not change the bytes, so a run may resume with another one.
     state.update(json.dumps({**asdict(settings), "workers": 0}).encode())
     for name, file in zip(source.ids, source.files, strict=True):
         stat = file.path.stat() if file.path.is_file() else None
@@ -120,14 +119,14 @@ def _forget_other_work(work: Path, source: Source, settings: PrepareSettings) ->
 def _make_shard(
     shard: str, ids: list[str], files: list[PhotoFile], work: Path, settings: PrepareSettings
 ) -> pd.DataFrame:
-    """Write one shard and its table, or take them from an interrupted run."""
+    """Write one shard and its table, or reuse them from an interrupted run."""
     table_path = work / f"{shard}.parquet"
     if table_path.is_file():
         return pd.read_parquet(table_path)
     tar_path = work / f"{shard}.tar"
     rows = []
     with write_aside(tar_path) as draft:
-        # A fixed owner and time: the same photos give the same bytes.
+        # Fixed owner and time: the same photos give the same bytes.
         with webdataset.TarWriter(str(draft), user="zerotag", group="zerotag", mtime=0.0) as tar:
             for number, (name, file) in enumerate(zip(ids, files, strict=True)):
                 row = {
@@ -138,9 +137,9 @@ def _make_shard(
                     data = file.read()
                 except FileNotFoundError:
                     why = f" ({file.missing})" if file.missing else ""
-                    row["problem"] = f"{file}: no such photo{why}. Fetch it, or take it out of the list."
+                    row["problem"] = f"{file}: no such photo{why}. Download it or remove it from the list."
                 except OSError as error:
-                    row["problem"] = f"{file}: cannot be read ({error.strerror}). Mend it, or take it out of the list."
+                    row["problem"] = f"{file}: cannot be read ({error.strerror}). Fix it or remove it from the list."
                 else:
                     row["sha256"] = hashlib.sha256(data).hexdigest()
                     try:
@@ -163,12 +162,12 @@ def _make_shard(
 
 
 def _encode(data: bytes, name: str, settings: PrepareSettings) -> tuple[int, int, bytes]:
-    """Width and height of the upright photo, and its reduced JPEG; the original's bytes where nothing has to change."""
+    """Width and height of the upright photo, and its downscaled JPEG; the original bytes if nothing changes."""
     width, height, plain = _header(data)
     side, shorter = settings.shorter_side, min(width, height)
     pixels = None
-    # torchvision has the faster decoder, Pillow one that skips most of the work where the photo is very large, copes
-    # with every other format, and says what is wrong.
+    # torchvision decodes faster; Pillow decodes very large photos at reduced scale, supports all other formats, and
+    # reports what is wrong.
     if plain and side < shorter < 4 * side and width * height <= MAX_PIXELS:
         with suppress(RuntimeError):
             pixels = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
@@ -180,16 +179,16 @@ def _encode(data: bytes, name: str, settings: PrepareSettings) -> tuple[int, int
     if shorter > side:
         scale = side / shorter
         reduced = [max(1, round(height * scale)), max(1, round(width * scale))]
-        # Pillow's own resize takes three times as long.
+        # Three times faster than Pillow's resize.
         pixels = resize(pixels, reduced, InterpolationMode.BICUBIC, antialias=True)
     if max(pixels.shape) > _JPEG_SIDE:
         size = f"{pixels.shape[2]} x {pixels.shape[1]}"
-        raise PhotoError(f"{name}: {size} pixels is longer than the {_JPEG_SIDE:,} of a JPEG. Crop it.")
+        raise PhotoError(f"{name}: {size} pixels exceed the {_JPEG_SIDE:,} per side of a JPEG. Crop it.")
     return width, height, encode_jpeg(pixels, settings.quality).numpy().tobytes()
 
 
 def _header(data: bytes) -> tuple[int, int, bool]:
-    """Width and height when upright, and whether it is an upright RGB JPEG; nothing where the header is bad."""
+    """Upright width and height, and whether it is an upright RGB JPEG; zeros if the header is invalid."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -197,7 +196,7 @@ def _header(data: bytes) -> tuple[int, int, bool]:
                 orientation = photo.getexif().get(0x0112, 1)
                 width, height = photo.size if orientation < 5 else photo.size[::-1]
                 return width, height, photo.format == "JPEG" and photo.mode == "RGB" and orientation == 1
-    except Exception:  # `open_photo` says what it is
+    except Exception:  # `open_photo` reports the cause
         return 0, 0, False
 
 

@@ -1,4 +1,4 @@
-"""Which tags are seen in training and which are not."""
+"""Split the tags into seen and unseen."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from zerotag.errors import ZerotagError
 class SplitSettings:
     """Attributes:
     kind: `nus-wide` (the ground-truth concepts are unseen), `file`, or `random`.
-    file: for `file`, a CSV `tag,split` with seen or unseen; or a list of the unseen tags, one a line.
+    file: for `file`, a CSV `tag,split` with seen or unseen; or a list of the unseen tags, one per line.
     unseen: for `random`, a share below 1 or a number of tags.
     seed: for `random`.
     """
@@ -25,18 +25,18 @@ class SplitSettings:
 
 
 def split_tags(settings: SplitSettings, tags: pd.DataFrame, vocabulary: list[str]) -> pd.DataFrame:
-    """Divide the vocabulary.
+    """Split the vocabulary.
 
     Args:
-        settings: how.
-        tags: the data set's tag table (tag, concept, train_photos, …).
+        settings: the kind of split.
+        tags: the dataset's tag table (tag, concept, train_photos, …).
         vocabulary: the tags that have a word vector.
 
     Returns:
-        A table `tag,split`, in the order of the vocabulary.
+        A table `tag,split` in vocabulary order.
 
     Raises:
-        ZerotagError: an unknown kind, an unseen tag without a vector, or no tag left on one side.
+        ZerotagError: an unknown kind, an unseen tag without a vector, or no seen or no unseen tag.
     """
     if settings.kind == "nus-wide":
         unseen = set(tags["tag"][tags["concept"] == 1])
@@ -54,17 +54,17 @@ def split_tags(settings: SplitSettings, tags: pd.DataFrame, vocabulary: list[str
     table = pd.DataFrame({"tag": vocabulary, "split": ["unseen" if tag in unseen else "seen" for tag in vocabulary]})
     for part in ("seen", "unseen"):
         if part not in set(table["split"]):
-            raise ZerotagError(f"params.yaml: split.kind = {settings.kind} leaves no {part} tag.")
+            raise ZerotagError(f"params.yaml: split.kind = {settings.kind} leaves no {part} tag. Use another split.")
     return table
 
 
 def _unseen_of_file(path: Path, tags: set[str], vocabulary: set[str]) -> set[str]:
     if not path.is_file():
-        raise ZerotagError(f"{path}: no such file (params.yaml: split.file).")
+        raise ZerotagError(f"{path}: no such file; set params.yaml: split.file to an existing one.")
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
-        raise ZerotagError(f"{path}: not a list in UTF-8 ({error}). Save it as UTF-8.") from error
+        raise ZerotagError(f"{path}: not UTF-8 text ({error}). Save it as UTF-8.") from error
     table = bool(lines) and lines[0].replace(" ", "") == "tag,split"
     unseen = set()
     for number, line in enumerate(lines, start=1):
@@ -78,18 +78,18 @@ def _unseen_of_file(path: Path, tags: set[str], vocabulary: set[str]) -> set[str
             if part == "seen":
                 continue
         if tag not in tags:
-            raise ZerotagError(f"{path}, line {number}: the data set has no tag {tag!r}. Take the line out.")
+            raise ZerotagError(f"{path}, line {number}: the dataset has no tag {tag!r}. Remove the line.")
         if tag not in vocabulary:
             raise ZerotagError(
-                f"{path}, line {number}: unseen tag {tag!r} has no word vector, so nothing could find it. "
-                "Take it out or use other word vectors (params.yaml: words.source)."
+                f"{path}, line {number}: unseen tag {tag!r} has no word vector, so it cannot be predicted. "
+                "Remove it or use other word vectors (params.yaml: words.source)."
             )
         unseen.add(tag)
     return unseen
 
 
 def _random_unseen(settings: SplitSettings, tags: pd.DataFrame, vocabulary: list[str]) -> set[str]:
-    """Draw one tag from each stratum of tag frequency, so that seen and unseen are equally frequent."""
+    """Sample tags stratified by frequency, so that seen and unseen tags are equally frequent."""
     share = settings.unseen
     count = round(share * len(vocabulary)) if share < 1 else int(share)
     if not 0 < count < len(vocabulary):

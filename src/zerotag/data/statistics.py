@@ -15,10 +15,10 @@ def statistics(dataset: Dataset) -> Iterator[str]:
         photos = int(split.sum())
         of_photo = np.diff(labels.indptr)
         of_tag = np.asarray(labels.sum(axis=0)).ravel()
-        yield f"{name}: {photos:,} photos, {photos - int((split & dataset.usable).sum()):,} of them not usable"
+        yield f"{name}: {photos:,} photos, {photos - int((split & dataset.usable).sum()):,} of them unusable"
         if photos:
             yield (
-                f"  tags per photo: mean {of_photo.mean():.2f}, median {np.median(of_photo):g}, most {of_photo.max()}; "
+                f"  tags per photo: mean {of_photo.mean():.2f}, median {np.median(of_photo):g}, max {of_photo.max()}; "
                 f"{(of_photo == 0).mean():.1%} of the photos have none"
             )
         low, middle, high = np.quantile(of_tag, [0.25, 0.5, 0.75])

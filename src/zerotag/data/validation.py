@@ -1,7 +1,7 @@
-"""What must hold before anything is trained: Great Expectations over two tables, one of photos, one of tags.
+"""Data validation before training: Great Expectations suites for two tables, photos and tags.
 
-A critical expectation that fails stops the pipeline; a warning is told and the pipeline goes on. Both are
-written up as Data Docs, static pages that open without a network.
+A failed critical expectation stops the pipeline; a failed warning is reported and the pipeline continues. Both
+appear in the Data Docs, static pages that work offline.
 """
 
 import html
@@ -32,20 +32,20 @@ from zerotag.words.vocabulary import Vocabulary
 CRITICAL, WARNING = FailureSeverity.CRITICAL, FailureSeverity.WARNING
 NAMED_ROWS = 20
 UNIT_TOLERANCE = 1e-3
-# The columns that name a row of a table, the best name first.
+# Columns that identify a row, preferred first.
 NAMES = {"photos": ["id", "file"], "tags": ["tag"]}
 
 
 @dataclass(frozen=True)
 class ValidationSettings:
     """Attributes:
-    min_side: pixels that a photo's shorter side must have.
-    max_problem_share: share of photos that may fail to decode; 0.0 means that every photo must decode.
+    min_side: minimum shorter side of a photo, in pixels.
+    max_problem_share: share of photos that may fail to decode; 0.0: every photo must decode.
     max_duplicates_across_split: share of photos that may have a duplicate on the other side of the split; NUS-WIDE
         has some.
-    tags_per_photo: least and most tags on one photo.
-    min_tag_photos: a seen tag with fewer training photos is warned of.
-    max_tag_share: a tag on a larger share of the training photos is warned of.
+    tags_per_photo: minimum and maximum number of tags of a photo.
+    min_tag_photos: seen tags with fewer training photos are a warning.
+    max_tag_share: tags on a larger share of the training photos are a warning.
     mean_tags_per_photo: bounds of the mean.
     """
 
@@ -60,22 +60,22 @@ class ValidationSettings:
     def __post_init__(self) -> None:
         for name in ("max_problem_share", "max_duplicates_across_split", "max_tag_share"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ZerotagError(f"params.yaml: validate.{name} = {getattr(self, name)}: must lie between 0 and 1.")
+                raise ZerotagError(f"params.yaml: validate.{name} = {getattr(self, name)}: must be between 0 and 1.")
         for name in ("tags_per_photo", "mean_tags_per_photo"):
             low, high = getattr(self, name)
             if low > high:
-                raise ZerotagError(f"params.yaml: validate.{name} = [{low}, {high}]: must be [least, most].")
+                raise ZerotagError(f"params.yaml: validate.{name} = [{low}, {high}]: must be [minimum, maximum].")
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An expectation that does not hold.
+    """A failed expectation.
 
     Attributes:
-        expectation: the expectation in words.
+        expectation: its description.
         table: photos or tags.
-        rows: the names of at most 20 of the rows that break it; none when it is about the whole table.
-        total: how many rows break it.
+        rows: names of up to 20 failing rows; empty if it concerns the whole table.
+        total: number of failing rows.
         message: all of this in one line.
     """
 
@@ -90,9 +90,9 @@ class Failure:
 class ValidationResult:
     """Attributes:
     passed: no critical expectation failed.
-    failures: the critical expectations that failed.
-    warnings: the others that failed.
-    checked: how many expectations there were.
+    failures: failed critical expectations.
+    warnings: failed warnings.
+    checked: number of expectations.
     """
 
     passed: bool
@@ -109,15 +109,15 @@ def validate(
     docs: Path,
     unit_length: bool = True,
 ) -> ValidationResult:
-    """Check a data set and a vocabulary, and write Data Docs whether they pass or not.
+    """Validate a dataset and a vocabulary, and write Data Docs whether they pass or not.
 
     Args:
-        dataset: the prepared data set.
-        vocabulary: tags, vectors, and which are seen.
-        training_tags: the tags that the trainer takes as targets.
+        dataset: the prepared dataset.
+        vocabulary: tags, vectors, seen or unseen.
+        training_tags: the training targets.
         settings: bounds.
-        docs: the folder of the Data Docs, made anew; the first page is `docs/index.html`.
-        unit_length: whether word vectors are normalised; otherwise they must only have a length.
+        docs: folder of the Data Docs, overwritten; the index is `docs/index.html`.
+        unit_length: whether word vectors must have unit length; otherwise they must be non-zero.
     """
     tables = {
         "photos": photo_table(dataset, vocabulary),
@@ -146,7 +146,7 @@ def validate(
 
 
 def photo_table(dataset: Dataset, vocabulary: Vocabulary) -> pd.DataFrame:
-    """One row a photo; what cannot be known of a photo that does not decode is empty."""
+    """One row per photo; unknown values of photos that do not decode are empty."""
     photos, usable = dataset.photos, pd.Series(dataset.usable)
     column = {tag: number for number, tag in enumerate(dataset.tags["tag"])}
     columns = [column[tag] for tag in dict.fromkeys(vocabulary.tags) if tag in column]
@@ -180,7 +180,7 @@ def _file_in_other_split(table: pd.DataFrame, key: str) -> pd.Series:
 
 
 def tag_table(dataset: Dataset, vocabulary: Vocabulary, training_tags: list[str]) -> pd.DataFrame:
-    """One row a tag of the vocabulary, and one for each training tag that the vocabulary does not know."""
+    """One row per tag of the vocabulary, and per training tag outside of it."""
     known, targets = set(vocabulary.tags), set(training_tags)
     tags = pd.Series([*vocabulary.tags, *(tag for tag in dict.fromkeys(training_tags) if tag not in known)], dtype=str)
     vectors = vocabulary.vectors.astype(np.float64)
@@ -204,13 +204,13 @@ def tag_table(dataset: Dataset, vocabulary: Vocabulary, training_tags: list[str]
 
 
 def _photos_of_tags(dataset: Dataset, rows: np.ndarray, tags: pd.Series) -> pd.Series:
-    """How many photos among `rows` have each tag."""
+    """Number of photos in `rows` with each tag."""
     counts = np.asarray(dataset.labels[rows].sum(axis=0)).ravel()
     return tags.map(dict(zip(dataset.tags["tag"], counts, strict=True))).fillna(0)
 
 
 def photo_expectations(settings: ValidationSettings) -> list[gxe.Expectation]:
-    """What must hold for photos."""
+    """Expectations for the photo table."""
     fewest, most = settings.tags_per_photo
     low, high = settings.mean_tags_per_photo
     share, across = settings.max_problem_share, settings.max_duplicates_across_split
@@ -220,7 +220,7 @@ def photo_expectations(settings: ValidationSettings) -> list[gxe.Expectation]:
             column="problem",
             mostly=1 - share,
             severity=CRITICAL,
-            description=f"All photos but {share:.1%} decode" if share else "Every photo decodes",
+            description=f"All photos except {share:.1%} decode" if share else "Every photo decodes",
         ),
         gxe.ExpectColumnValuesToBeBetween(
             column="min_side",
@@ -228,9 +228,7 @@ def photo_expectations(settings: ValidationSettings) -> list[gxe.Expectation]:
             severity=CRITICAL,
             description=f"Every photo has at least {settings.min_side} pixels on its shorter side",
         ),
-        gxe.ExpectColumnValuesToBeUnique(
-            column="id", severity=CRITICAL, description="Every photo has an id of its own"
-        ),
+        gxe.ExpectColumnValuesToBeUnique(column="id", severity=CRITICAL, description="Photo ids are unique"),
         gxe.ExpectColumnValuesToBeNull(
             column="same_id_in_other_split",
             severity=CRITICAL,
@@ -246,7 +244,7 @@ def photo_expectations(settings: ValidationSettings) -> list[gxe.Expectation]:
             column="split",
             value_set=["train", "test"],
             severity=CRITICAL,
-            description="There is a training photo and a test photo",
+            description="There are training photos and test photos",
         ),
         gxe.ExpectColumnValuesToBeBetween(
             column="tags",
@@ -263,13 +261,13 @@ def photo_expectations(settings: ValidationSettings) -> list[gxe.Expectation]:
             description=f"Photos have {low:g} to {high:g} tags on average",
         ),
         gxe.ExpectColumnValuesToBeBetween(
-            column="tags", min_value=1, severity=WARNING, description="Every photo has a tag"
+            column="tags", min_value=1, severity=WARNING, description="Every photo has at least one tag"
         ),
         gxe.ExpectColumnValuesToBeNull(
             column="duplicate_of", severity=WARNING, description="No photo has a duplicate within train or test"
         ),
     ]
-    if share:  # tolerated, but never left out in silence
+    if share:  # tolerated, but always reported
         expectations.append(
             gxe.ExpectColumnValuesToBeNull(column="problem", severity=WARNING, description="Every photo decodes")
         )
@@ -285,7 +283,7 @@ def photo_expectations(settings: ValidationSettings) -> list[gxe.Expectation]:
 
 
 def tag_expectations(settings: ValidationSettings, unit_length: bool) -> list[gxe.Expectation]:
-    """What must hold for tags."""
+    """Expectations for the tag table."""
     least, most = (1 - UNIT_TOLERANCE, 1 + UNIT_TOLERANCE) if unit_length else (UNIT_TOLERANCE, None)
     return [
         gxe.ExpectColumnValuesToBeInSet(
@@ -299,10 +297,10 @@ def tag_expectations(settings: ValidationSettings, unit_length: bool) -> list[gx
             min_value=least,
             max_value=most,
             severity=CRITICAL,
-            description=f"Every word vector has {'unit' if unit_length else 'a'} length",
+            description=f"Every word vector has {'unit' if unit_length else 'non-zero'} length",
         ),
         gxe.ExpectColumnValuesToBeUnique(
-            column="tag", severity=CRITICAL, description="No tag comes twice, be it seen or unseen"
+            column="tag", severity=CRITICAL, description="Tags are unique across seen and unseen"
         ),
         gxe.ExpectColumnValuesToBeInSet(
             column="part",
@@ -320,7 +318,7 @@ def tag_expectations(settings: ValidationSettings, unit_length: bool) -> list[gx
             column="part",
             value_set=["seen", "unseen"],
             severity=CRITICAL,
-            description="There is a seen tag and an unseen tag",
+            description="There are seen tags and unseen tags",
         ),
         gxe.ExpectColumnValuesToBeBetween(
             column="train_photos",
@@ -334,7 +332,7 @@ def tag_expectations(settings: ValidationSettings, unit_length: bool) -> list[gx
             min_value=1,
             row_condition=Column("part") == "unseen",
             severity=WARNING,
-            description="Every unseen tag has a test photo",
+            description="Every unseen tag has at least one test photo",
         ),
         gxe.ExpectColumnValuesToBeBetween(
             column="share",
@@ -346,8 +344,8 @@ def tag_expectations(settings: ValidationSettings, unit_length: bool) -> list[gx
 
 
 def _quiet_context(folder: Path, docs: Path) -> FileDataContext:
-    """A throw-away context that writes its Data Docs to `docs`, asks nothing of the network, and is silent."""
-    os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read as the context is made
+    """An ephemeral context that writes Data Docs to `docs`, without network access or output."""
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when the context is created
     logging.getLogger("great_expectations").setLevel(logging.ERROR)
     context = gx.get_context(mode="file", project_root_dir=folder)
     context.enable_analytics(False)
@@ -407,7 +405,7 @@ def _run_suite(
 
 
 def _failure(table: str, check: Any) -> Failure:
-    """Put what Great Expectations found into words."""
+    """Describe a failed check of Great Expectations."""
     words, column = check.expectation_config.description, check.expectation_config.kwargs["column"]
     found = check.result
     if "partial_missing_list" in found:
@@ -418,7 +416,7 @@ def _failure(table: str, check: Any) -> Failure:
     values = {str(row[name]): _text(row[column]) for row in found["partial_unexpected_index_list"]}
     named = [row if row == value else f"{row} ({value})" for row, value in list(values.items())[:5]]
     more = f" and {total - 5} more" if total > 5 else ""
-    message = f"{words}; not so for {total} of {found['element_count']} {table}: {', '.join(named)}{more}"
+    message = f"{words}; fails for {total} of {found['element_count']} {table}: {', '.join(named)}{more}"
     return Failure(words, table, list(values), total, message)
 
 
@@ -439,12 +437,12 @@ h5, h6 { font-size: 1.1rem; }
 
 
 def _make_offline(docs: Path, result: ValidationResult) -> None:
-    """Free the pages of what lies on the web, and write a first page that needs no script.
+    """Remove external resources from the pages, and write an index page without scripts.
 
-    Great Expectations takes styles, icons and scripts from content delivery networks, and draws its first
-    page with one of those scripts: without a network that page would be blank.
+    Great Expectations loads styles, icons and scripts from CDNs and renders its index page with a script:
+    offline that page would be blank.
     """
-    shutil.rmtree(docs / "static", ignore_errors=True)  # fonts and animations that the pages do not show
+    shutil.rmtree(docs / "static", ignore_errors=True)  # fonts and animations, unused
     for page in docs.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         text = re.sub(r"<(link|img)\b[^>]*>|<(script|style|footer)\b.*?</\2>", "", text, flags=re.S)
@@ -460,8 +458,8 @@ def _make_offline(docs: Path, result: ValidationResult) -> None:
     (docs / "index.html").write_text(
         f"<!DOCTYPE html><html lang='en'><head><meta charset='UTF-8'><title>Data Docs</title><style>{STYLE}</style>"
         f"</head><body><h1>Data Docs: validation {'passed' if result.passed else 'failed'}</h1>"
-        f"<p>{result.checked} expectations, {len(result.failures)} critical ones failed, "
-        f"{len(result.warnings)} warnings. All expectations and what was found: {links}</p>"
+        f"<p>{result.checked} expectations, {len(result.failures)} critical failures, "
+        f"{len(result.warnings)} warnings. All expectations and results: {links}</p>"
         + (f"<table><tr><th>Severity</th><th>Table</th><th>Expectation</th></tr>{rows}</table>" if rows else "")
         + "</body></html>\n",
         encoding="utf-8",

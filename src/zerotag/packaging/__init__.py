@@ -1,1 +1,6 @@
-"""Export of trained models for serving: the only package that imports both torch and ONNX Runtime."""
+"""Export of trained models for serving: the only package that imports both torch and ONNX Runtime.
+
+`export.export_network` writes a network as ONNX, `export.compare_with_torch` checks the graph against torch, and
+`export.try_precision` measures fp16 and int8. The export stage uses them; `zerotag.serving.package` defines the folder
+that is served.
+"""

@@ -1,5 +1,6 @@
-"""Which model is in service, and when to train another.
+"""The model in service, and when to train another.
 
-`choice` finds the best of the trained models, `champion` keeps the record of the one in service, `reasons` and `drift`
-say when retraining is due.
+`choice.best_model` selects among the trained models, `champion` keeps the record of the one in service and rolls it
+back, and `reasons.age_or_drift` tells whether retraining is due, from what `drift` measures. The flows act on this;
+nothing here trains or loads a network.
 """

@@ -1,8 +1,8 @@
-"""The champion: the model in service. One record, champion.json, changed in one step and never half.
+"""The champion, the model in production, recorded in champion.json, which is replaced atomically.
 
 ::
 
-    champion.json            the record of the champion
+    champion.json            the champion's record
     champions/ID/            model/ (as trained), served/ (packaged), profile.json (its training data), record.json
 """
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from zerotag.errors import ZerotagError
 from zerotag.files import write_aside
 
-if TYPE_CHECKING:  # the service reads records without what a profile needs
+if TYPE_CHECKING:  # the service reads records without a profile's dependencies
     from zerotag.registry.drift import Profile
 
 RECORD = Path("champion.json")
@@ -25,18 +25,18 @@ FOLDER = Path("champions")
 
 @dataclass(frozen=True)
 class Champion:
-    """A record.
+    """A champion's record.
 
     Attributes:
-        id: names the folder in champions/.
+        id: name of the folder in champions/.
         backbone: of the model.
         method: of the model.
-        metrics: percentages by task and name, when it was promoted.
-        data: digest of the prepared data that it was trained on.
-        git: revision of the code, -dirty with changes.
+        metrics: percentages by task and name, at promotion.
+        data: digest of the training dataset.
+        git: code revision, -dirty with uncommitted changes.
         time: of the promotion, ISO 8601 in UTC.
         reason: why it was promoted.
-        previous: id of the champion before it, or empty.
+        previous: id of the previous champion, or empty.
     """
 
     id: str
@@ -50,15 +50,15 @@ class Champion:
     previous: str
 
     def folder(self, project: Path = Path()) -> Path:
-        """Where its files are."""
+        """The folder of its files."""
         return project / FOLDER / self.id
 
 
 def read_champion(project: Path = Path()) -> Champion | None:
-    """The champion's record, or None when there is none yet.
+    """The champion's record, or None if there is none yet.
 
     Raises:
-        ZerotagError: the record is damaged, or its files are missing.
+        ZerotagError: the record is corrupt, or its files are missing.
     """
     file = project / RECORD
     if not file.is_file():
@@ -66,14 +66,14 @@ def read_champion(project: Path = Path()) -> Champion | None:
     champion = _read_record(file)
     if not (champion.folder(project) / "model" / "model.json").is_file():
         raise ZerotagError(
-            f"{file}: the files of champion {champion.id} are missing. Bring them with "
-            f"`dvc pull {FOLDER / champion.id}.dvc` or `dvc checkout`, or remove {file}."
+            f"{file}: the files of champion {champion.id} are missing. Restore them with "
+            f"`dvc pull {FOLDER / champion.id}.dvc` or `dvc checkout`, or delete {file}."
         )
     return champion
 
 
 def champion_package(project: Path = Path()) -> Path:
-    """The folder that is served: the champion's package, or served/ while there is no champion."""
+    """The package to serve: the champion's, or served/ without a champion."""
     champion = read_champion(project)
     return champion.folder(project) / "served" if champion else project / "served"
 
@@ -87,21 +87,23 @@ def keep(
     reason: str,
     project: Path = Path(),
 ) -> Champion:
-    """Copy a challenger's files to champions/; the champion stays as it is until `promote`.
+    """Copy a challenger's files to champions/; `promote` makes it the champion.
 
     Args:
-        model: the training folder.
+        model: the trained model's folder.
         served: its package.
         profile: of its training data.
-        metrics: its figures.
-        git: revision of the code.
+        metrics: its metrics.
+        git: code revision.
         reason: why it is promoted.
-        project: the checkout.
+        project: the project folder.
     """
     info = json.loads((model / "model.json").read_text(encoding="utf-8"))
     package = json.loads((served / "tagger.json").read_text(encoding="utf-8"))
     if (package["backbone"], package["method"]) != (info["backbone"], info["method"]):
-        raise ZerotagError(f"{served}: packages {package['backbone']} {package['method']}, not {model}.")
+        raise ZerotagError(
+            f"{served}: packages {package['backbone']} {package['method']}, not {model}. Run `dvc repro package`."
+        )
     before = read_champion(project)
     now = datetime.now(UTC)
     record = Champion(
@@ -124,23 +126,23 @@ def keep(
 
 
 def promote(record: Champion, project: Path = Path()) -> None:
-    """Make a kept model the champion: one rename."""
+    """Make a kept model the champion, atomically."""
     with write_aside(project / RECORD) as draft:
         draft.write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
 
 
 def roll_back(project: Path = Path()) -> Champion:
-    """Make the champion before this one the champion again.
+    """Restore the previous champion.
 
     Raises:
-        ZerotagError: there is none, or its files are missing.
+        ZerotagError: there is no previous champion, or its files are missing.
     """
     champion = read_champion(project)
     if champion is None or not champion.previous:
-        raise ZerotagError(f"{project / RECORD}: there is no champion before this one.")
+        raise ZerotagError(f"{project / RECORD}: there is no previous champion.")
     file = project / FOLDER / champion.previous / "record.json"
     if not file.is_file():
-        raise ZerotagError(f"{file} is missing: bring it with `dvc checkout {FOLDER / champion.previous}.dvc`.")
+        raise ZerotagError(f"{file} is missing: restore it with `dvc checkout {FOLDER / champion.previous}.dvc`.")
     before = _read_record(file)
     promote(before, project)
     return before
@@ -150,4 +152,4 @@ def _read_record(file: Path) -> Champion:
     try:
         return Champion(**json.loads(file.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
-        raise ZerotagError(f"{file}: is no champion's record: {error}. Put it back with Git.") from error
+        raise ZerotagError(f"{file}: not a champion's record: {error}. Restore it with Git.") from error

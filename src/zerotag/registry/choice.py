@@ -1,4 +1,4 @@
-"""Which trained model is the best one."""
+"""Select the best trained model."""
 
 import json
 from collections.abc import Sequence
@@ -8,16 +8,16 @@ from zerotag.errors import ZerotagError
 
 
 def best_model(evaluation: Path, backbones: Sequence[str], methods: Sequence[str], by: str) -> tuple[str, str]:
-    """Backbone and method of the model with the highest figure.
+    """Backbone and method of the model with the highest metric.
 
     Args:
-        evaluation: the evaluate stages' folder.
-        backbones: of the models that are compared.
+        evaluation: output folder of the evaluate stages.
+        backbones: of the models to compare.
         methods: likewise.
-        by: task and figure, such as gzsl.map.
+        by: task and metric, such as gzsl.map.
 
     Raises:
-        ZerotagError: a model was not evaluated, or there is no such figure.
+        ZerotagError: a model was not evaluated, or there is no such metric.
     """
     task, _, name = by.partition(".")
     figures = {}
@@ -29,9 +29,9 @@ def best_model(evaluation: Path, backbones: Sequence[str], methods: Sequence[str
             metrics = json.loads(file.read_text(encoding="utf-8"))
             if name not in metrics.get(task, {}):
                 raise ZerotagError(
-                    f"params.yaml: best_by = {by!r}: {file} has no such figure; gzsl.map and zsl.f1@3 are such."
+                    f"params.yaml: best_by = {by!r}: {file} has no such metric; use for example gzsl.map or zsl.f1@3."
                 )
             figures[backbone, method] = metrics[task][name]
     if not figures:
-        raise ZerotagError("params.yaml: backbones and methods name no model.")
+        raise ZerotagError("params.yaml: backbones or methods is empty; name at least one of each.")
     return max(figures, key=lambda model: figures[model])

@@ -1,4 +1,4 @@
-"""Drift: how far today's photos and tags are from those that a model was trained on."""
+"""Drift of current photos and tags from a model's training data."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -11,16 +11,16 @@ from scipy.stats import ks_2samp
 from zerotag.data.dataset import Dataset
 from zerotag.data.photos import open_photo
 
-# Fewer photos than this say nothing about drift.
+# Minimum sample size for drift of photos.
 ENOUGH = 50
 
 
 @dataclass(frozen=True)
 class Profile:
     """Attributes:
-    tags: share of the photos that have a tag.
-    brightness: mean of the pixels, 0 to 1, of a sample of photos.
-    contrast: standard deviation of the pixels, 0 to 1, of the same photos.
+    tags: share of photos by tag.
+    brightness: mean pixel value, 0 to 1, of a sample of photos.
+    contrast: standard deviation of the pixel values, 0 to 1, of the same photos.
     """
 
     tags: dict[str, float]
@@ -28,22 +28,22 @@ class Profile:
     contrast: list[float]
 
     def write(self, file: Path) -> None:
-        """As JSON."""
+        """Write JSON."""
         file.write_text(json.dumps(asdict(self)) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, file: Path) -> "Profile":
-        """From JSON."""
+        """Read JSON."""
         return cls(**json.loads(file.read_text(encoding="utf-8")))
 
 
 def profile(dataset: Dataset, photos: int = 500, seed: int = 0) -> Profile:
-    """The profile of a data set's training photos.
+    """The profile of a dataset's training photos.
 
     Args:
         dataset: of N photos.
-        photos: how many are looked at for brightness and contrast.
-        seed: of their choice.
+        photos: sample size for brightness and contrast.
+        seed: of the sample.
     """
     rows = dataset.train
     shares = np.asarray(dataset.labels[rows].mean(axis=0, dtype=np.float64)).ravel()
@@ -57,11 +57,11 @@ def profile(dataset: Dataset, photos: int = 500, seed: int = 0) -> Profile:
 
 
 def request_profile(log: Path, since: date) -> Profile:
-    """The profile of the photos that the service was asked to tag; its log has no true tags.
+    """The profile of photos tagged by the service; without tags, as requests are unlabelled.
 
     Args:
-        log: the service's request log, a folder of JSON Lines a day.
-        since: the first day that counts.
+        log: the service's request log, a folder of JSON Lines per day.
+        since: the first day to include.
     """
     lines = [
         json.loads(line)
@@ -74,7 +74,7 @@ def request_profile(log: Path, since: date) -> Profile:
 
 
 def tag_drift(then: Profile, now: Profile) -> float:
-    """Total variation distance of the tags' frequencies, 0 (the same) to 1 (no tag in common)."""
+    """Total variation distance of the tag frequencies, 0 (equal) to 1 (disjoint)."""
     first, second = (np.array([each.tags.get(tag, 0.0) for tag in {**then.tags, **now.tags}]) for each in (then, now))
     if not first.sum() or not second.sum():
         return 0.0
@@ -82,7 +82,7 @@ def tag_drift(then: Profile, now: Profile) -> float:
 
 
 def photo_drift(then: Profile, now: Profile) -> float:
-    """The larger Kolmogorov-Smirnov distance of brightness and of contrast, 0 to 1; 0 with too few photos."""
+    """The larger Kolmogorov-Smirnov statistic of brightness and contrast, 0 to 1; 0 with too few photos."""
     if min(len(then.brightness), len(now.brightness)) < ENOUGH:
         return 0.0
     return max(
@@ -92,18 +92,18 @@ def photo_drift(then: Profile, now: Profile) -> float:
 
 
 def drift_reasons(then: Profile, now: Profile, asked: Profile, most_tags: float, most_photos: float) -> list[str]:
-    """What has drifted beyond its bound, in words.
+    """Descriptions of the drifts that exceed their thresholds.
 
     Args:
-        then: of the training data of the model in service.
-        now: of today's training data.
-        asked: of the photos that the service was asked to tag.
-        most_tags: bound of the tags' drift.
-        most_photos: bound of the photos' drift.
+        then: profile of the champion's training data.
+        now: profile of the current training data.
+        asked: profile of the service's requests.
+        most_tags: threshold for tag drift.
+        most_photos: threshold for photo drift.
     """
     found = [
         ("tag frequencies", tag_drift(then, now), most_tags),
         ("training photos", photo_drift(then, now), most_photos),
-        ("photos of requests", photo_drift(then, asked), most_photos),
+        ("request photos", photo_drift(then, asked), most_photos),
     ]
-    return [f"drift: {name} by {value:.2f}, more than {most}" for name, value, most in found if value > most]
+    return [f"drift: {name} by {value:.2f}, threshold {most}" for name, value, most in found if value > most]

@@ -1,4 +1,4 @@
-"""Reasons to train again although data, parameters and code are unchanged: the model's age, and drift."""
+"""Reasons to retrain on unchanged data, parameters and code: the model's age, and drift."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -11,13 +11,13 @@ from zerotag.registry.drift import Profile, drift_reasons, profile, request_prof
 @dataclass(frozen=True)
 class RetrainSettings:
     """Attributes:
-    margin: points of GZSL mAP by which a challenger must be better than the champion.
+    margin: points of GZSL mAP by which a challenger must beat the champion.
     zsl_tolerance: points of ZSL mAP that it may lose.
-    bootstrap: resamples of the comparison.
-    max_age_days: a last training longer ago than this is a reason.
-    max_tag_drift: total variation of tag frequencies beyond this is a reason, 0 to 1.
-    max_photo_drift: Kolmogorov-Smirnov distance of brightness or contrast beyond this is a reason, 0 to 1.
-    drift_rest_days: drift is no reason for this long after a training, which will not have ended it.
+    bootstrap: bootstrap resamples of the comparison.
+    max_age_days: maximum age of the last training.
+    max_tag_drift: threshold of the total variation distance of tag frequencies, 0 to 1.
+    max_photo_drift: threshold of the Kolmogorov-Smirnov statistic of brightness or contrast, 0 to 1.
+    drift_rest_days: ignore drift for this long after a training, which does not remove it.
     requests: the service's request log.
     """
 
@@ -32,13 +32,13 @@ class RetrainSettings:
 
 
 def age_or_drift(trained: datetime, champion: Path, dataset: Dataset, settings: RetrainSettings) -> list[str]:
-    """The reasons, in words; none: the model is young and nothing has drifted.
+    """Reasons to retrain; empty if the model is recent and nothing has drifted.
 
     Args:
-        trained: when a model was trained last, promoted or not.
-        champion: its folder.
-        dataset: today's.
-        settings: the bounds.
+        trained: time of the last training, promoted or not.
+        champion: the champion's folder.
+        dataset: the current dataset.
+        settings: the thresholds.
     """
     age = datetime.now(UTC) - trained
     if age > timedelta(days=settings.max_age_days):

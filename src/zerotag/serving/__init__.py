@@ -1,4 +1,6 @@
 """Tag and search photographs with a packaged model, using numpy, Pillow and ONNX Runtime, without torch.
 
-`tagger.Tagger` is the entry point, `index` searches photos by words, and `package` is the folder that both read.
+`tagger.Tagger`, also available as `zerotag.Tagger`, is the entry point for the command line, the service and other
+programs. `index` searches photos by words, `package` reads and writes the folder that is served, `runtime` runs the
+network, and `scoring` scores words.
 """

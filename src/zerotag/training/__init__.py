@@ -1,5 +1,7 @@
-"""From a backbone and a method to a trained model.
+"""Training: from a backbone and a method to a trained model.
 
-Read `methods` for the scores and the losses (SDL, Fast0Tag, sdl_plus), `loop` for the training loop, `modes` for what
-is trained. `backbones` builds timm networks, `features` caches what a frozen one computes, `model` saves and loads.
+`methods` has the scores and losses (SDL, Fast0Tag, sdl_plus), one row of `METHODS` each; `loop.train` is the training
+loop, and `modes` selects what is trained: the head, the last layers, or all. `backbones.build_backbone` builds a timm
+network, `features` caches the features of a frozen one, and `model` saves and loads trained models, for evaluation and
+packaging.
 """

@@ -1,4 +1,4 @@
-"""Training pictures: RandAugment and Cutout, random but repeatable."""
+"""Training augmentation: reproducible RandAugment and Cutout."""
 
 import numpy as np
 import torch
@@ -9,11 +9,11 @@ from zerotag.training.features import Photos, input_transform
 
 
 def cutout(picture: torch.Tensor, share: float) -> torch.Tensor:
-    """Grey out a square at a random place (DeVries and Taylor, 2017).
+    """Replace a random square by grey (DeVries and Taylor, 2017).
 
     Args:
         picture: (3, S, S) in [0, 1].
-        share: the square's side as a share of S; it may reach over the edge.
+        share: the square's side as a share of S; it may extend beyond the border.
     """
     side = picture.shape[-1]
     half = int(side * share / 2)
@@ -25,8 +25,8 @@ def cutout(picture: torch.Tensor, share: float) -> torch.Tensor:
 class TrainingPhotos(Photos):
     """Augmented photos of one epoch, in the order of `rows`.
 
-    What is done to a photo depends on (seed, epoch, row) alone: not on the number of workers, nor on
-    whether the run was interrupted.
+    The augmentation of a photo depends only on (seed, epoch, row), not on the number of workers or on
+    interruptions.
     """
 
     def __init__(self, dataset: Dataset, rows: np.ndarray, size: int, cutout_share: float, seed: int, epoch: int):

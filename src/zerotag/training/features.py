@@ -1,4 +1,4 @@
-"""What a network, or the first part of one, makes of photos: computed once, in blocks that survive an interruption."""
+"""Extract and cache features of photos, in blocks, so that an interrupted run resumes."""
 
 import os
 import shutil
@@ -21,12 +21,12 @@ _BLOCK = 2000
 
 
 def input_transform(size: int) -> v2.Transform:
-    """Whole picture, squeezed to size x size pixels (nothing at the edges is cut off), float in [0, 1]."""
+    """Resize the whole image to size x size pixels, without cropping; float in [0, 1]."""
     return v2.Compose([v2.Resize((size, size), antialias=True), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
 
 
 class Photos(TorchDataset):
-    """Photos of a data set by row number, as (3, S, S) float tensors with their row."""
+    """Photos of a dataset by row number, as (3, S, S) float tensors with their row."""
 
     def __init__(self, dataset: Dataset, rows: np.ndarray, transform: v2.Transform):
         self.dataset = dataset
@@ -48,10 +48,10 @@ def photo_batches(
     """Batches in order: (B, 3, S, S) on the device, channels last, and the (B,) rows.
 
     Args:
-        photos: what to load.
-        batch: photos in a batch.
-        device: pinned memory is used for a GPU.
-        workers: decoding processes; 0 decodes in this one.
+        photos: the photos to load.
+        batch: batch size.
+        device: memory is pinned for a GPU.
+        workers: decoding processes; 0 decodes in this process.
     """
     loader = DataLoader(
         photos, batch_size=batch, num_workers=workers, pin_memory=device.type == "cuda",
@@ -65,14 +65,14 @@ def photo_batches(
 
 
 def default_workers(device: torch.device) -> int:
-    """Decoding processes: as many as cores feed a GPU; beside a network on the CPU one is enough."""
+    """Decoding processes: all cores but one with a GPU; one if the network runs on the CPU."""
     return max(1, (os.cpu_count() or 2) - 1) if device.type == "cuda" else 1
 
 
 def features_of(
     network: nn.Module, dataset: Dataset, rows: np.ndarray, size: int, batch: int, device: torch.device
 ) -> Iterator[np.ndarray]:
-    """What a network makes of the photos of `rows`, in order, a batch at a time: (B, …) float32."""
+    """Yield a network's outputs for the photos of `rows` in order, batch by batch: (B, …) float32."""
     photos = Photos(dataset, rows, input_transform(size))
     for pictures, _ in photo_batches(photos, batch, device, default_workers(device)):
         with torch.inference_mode():
@@ -90,18 +90,18 @@ def compute_features(
     key: str,
     kind: type[np.floating] = np.float32,
 ) -> None:
-    """Compute what a network makes of every usable photo.
+    """Compute and cache a network's outputs for all usable photos.
 
     Args:
-        network: (B, 3, S, S) in [0, 1] -> (B, …); is put on the device and in evaluation mode.
+        network: (B, 3, S, S) in [0, 1] -> (B, …); moved to the device and set to evaluation mode.
         dataset: N photos.
-        size: pixels of the input's side.
-        batch: photos in a batch.
-        device: where the network runs.
-        file: receives (N, …) numbers, written aside and renamed; rows of photos that do not decode are zero.
-        work: keeps finished blocks while the work is interrupted; emptied at the end.
-        key: names what the numbers depend on; blocks of another key are not used.
-        kind: of the numbers.
+        size: input side in pixels.
+        batch: batch size.
+        device: device of the network.
+        file: the (N, …) output array, written atomically; rows of unusable photos are zero.
+        work: keeps finished blocks, so that an interrupted run resumes; removed at the end.
+        key: identifies everything the outputs depend on; blocks of other keys are ignored.
+        kind: dtype of the output.
     """
     network = network.to(device).to(memory_format=torch.channels_last).eval()
     with torch.inference_mode():
@@ -114,7 +114,7 @@ def compute_features(
             yield part.astype(kind)
 
     with write_aside(file) as draft:
-        # On disk, not in memory: activations of a large data set take more.
+        # Memory-mapped: activations of a large dataset do not fit in memory.
         table = np.lib.format.open_memmap(draft, mode="w+", dtype=kind, shape=(len(dataset.photos), *shape))
         for rows, block in in_blocks(usable.size, _BLOCK, compute, folder, "features", "photo"):
             table[usable[rows]] = block

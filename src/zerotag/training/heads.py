@@ -17,11 +17,11 @@ _CONSE_CLASSES = 10
 
 
 class Head(nn.Module):
-    """Features to principal vectors, a linear map: (B, F) -> (B, M, d).
+    """Linear map from features to principal vectors: (B, F) -> (B, M, d).
 
     Args:
         features: F.
-        method: M, and what the map begins with.
+        method: M, standardisation and bias.
         dimensions: d.
     """
 
@@ -45,21 +45,21 @@ class Head(nn.Module):
 
 
 def _root(features: torch.Tensor) -> torch.Tensor:
-    # The root of 0 has no gradient.
+    # The square root has no finite gradient at 0.
     return (features.clamp(min=0) + 1e-6).sqrt()
 
 
 @torch.no_grad()
 def start_head(head: Head, features: torch.Tensor, frequency: torch.Tensor, vectors: torch.Tensor) -> None:
-    """Let a head that is standardised, or that has a bias, begin with what the training photos say.
+    """Initialise the standardisation and the bias of a head from training photos.
 
-    The bias is the ridge solution of <bias, n_t> = log-odds of tag t less their mean, for all seen tags. A head
-    that has neither stays as it is.
+    The bias is the ridge regression solution of <bias, n_t> = log-odds of tag t minus their mean, for all seen tags.
+    A head without either is unchanged.
 
     Args:
-        head: is changed in place.
-        features: (N, F) of training photos, or of some of them.
-        frequency: (S,) share of the training photos that have each seen tag.
+        head: changed in place.
+        features: (N, F) of a sample of training photos.
+        frequency: (S,) share of training photos with each seen tag.
         vectors: (S, d) unit vectors of the seen tags.
     """
     if head.standardise:
@@ -75,15 +75,16 @@ def start_head(head: Head, features: torch.Tensor, frequency: torch.Tensor, vect
 
 
 def log_odds(frequency: torch.Tensor) -> torch.Tensor:
-    """Of shares in [0, 1], none of them infinite."""
+    """Log-odds of shares in [0, 1], clamped to be finite."""
     return frequency.clamp(1e-4, 1 - 1e-4).logit()
 
 
 class ClassHead(nn.Module):
     """A pretrained classifier as a head: (B, F) -> (B, 1, C).
 
-    A photo's logits, less their mean, to the power of 1.5 with their sign, as a vector of length `scale`: strong classes
-    count more, and photos compare. With words as weights of classes (`zerotag.words.lift`) their dot products are scores.
+    A photo's logits minus their mean, raised to the power of 1.5 with their sign, as a vector of length `scale`:
+    strong classes count more, and scores compare between photos. A word's vector is a weight for each class, see
+    `zerotag.words.lift`.
 
     Args:
         features: F.

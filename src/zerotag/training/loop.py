@@ -1,7 +1,7 @@
-"""The training loop: read it from top to bottom.
+"""The training loop.
 
-One loop serves all modes (`zerotag.training.modes`): what learns is a head, a part of a network with its head, or a
-whole network. Started by `torchrun`, each process takes its share of every batch.
+One loop serves all fine-tuning modes (`zerotag.training.modes`): it trains a head, the last part of a backbone with
+its head, or a whole network. Under `torchrun`, each process takes its share of every batch.
 """
 
 import math
@@ -25,7 +25,7 @@ from zerotag.errors import ZerotagError
 from zerotag.files import write_aside
 from zerotag.training.methods import Method, log_odds, loss
 
-# (rows in order, epoch) -> batches of (inputs on the device, their rows)
+# (ordered rows, epoch) -> batches of (inputs on the device, their rows)
 Batches = Callable[[np.ndarray, int], Iterator[tuple[torch.Tensor, np.ndarray]]]
 
 
@@ -33,22 +33,21 @@ Batches = Callable[[np.ndarray, int], Iterator[tuple[torch.Tensor, np.ndarray]]]
 class TrainSettings:
     """Attributes:
     epochs: passes over the training photos.
-    batch: photos in a batch, over all processes.
-    learning_rate: the top of the schedule.
-    head_learning_rate: likewise, of the head's matrix, which begins at random where the backbone is pretrained; None:
-        as for the rest.
-    schedule: one-cycle (rises, then falls to nothing) or constant.
-    warm_up: share of the steps in which the rate of one-cycle rises.
-    weight_decay: none on biases and normalisation.
+    batch: batch size over all processes.
+    learning_rate: maximum of the schedule.
+    head_learning_rate: likewise for the head's weight, which is not pretrained; None: as for the rest.
+    schedule: one-cycle or constant.
+    warm_up: share of warm-up steps in one-cycle.
+    weight_decay: not applied to biases and normalisation.
     head_first: train the head alone first, as `linear_probe` does; fine-tuning with a random head distorts pretrained
         features (Kumar et al., 2022).
-    batch_statistics: of batch normalisation, from each batch, as usual; off: the pretrained ones stay.
-    pixels: of the input's side.
-    cutout: side of the grey square as a share of the picture's; 0 for none (full_fine_tuning).
-    moving_average: decay of the weights' moving average, such as 0.9997; 0 for none.
+    batch_statistics: whether batch normalisation uses batch statistics; otherwise the pretrained ones.
+    pixels: input side (full_fine_tuning).
+    cutout: side of the cutout square as a share of the input's; 0 for none (full_fine_tuning).
+    moving_average: decay of the weights' exponential moving average, such as 0.9997; 0 for none.
     precision: auto (bf16 or fp16 on a GPU, float32 on the CPU), float32, bf16 or fp16.
-    compile: run the network through torch.compile.
-    seed: of weights, order and augmentation.
+    compile: use torch.compile.
+    seed: of initialisation, order and augmentation.
     """
 
     epochs: int = 10
@@ -70,23 +69,23 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class Process:
-    """This process among those that torchrun started; the only one otherwise."""
+    """This process's rank among those started by torchrun; a single process otherwise."""
 
     rank: int = 0
     world: int = 1
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes and shows progress."""
+        """Whether this process writes checkpoints and shows progress."""
         return self.rank == 0
 
     def share(self, batch: int) -> int:
-        """How many photos of a whole batch this process takes."""
+        """This process's share of a batch, in photos."""
         return len(range(self.rank, batch, self.world))
 
 
 def join_processes() -> tuple[Process, torch.device]:
-    """Join the process group when torchrun started this process; choose the device."""
+    """Join the process group if started by torchrun, and select the device."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     rank, local = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0"))
     gpu = torch.cuda.is_available()
@@ -99,7 +98,7 @@ def join_processes() -> tuple[Process, torch.device]:
 
 
 def autocast_type(precision: str, device: torch.device) -> torch.dtype:
-    """The type that the network runs in.
+    """The autocast dtype.
 
     Raises:
         ZerotagError: an unknown precision.
@@ -117,12 +116,12 @@ def autocast_type(precision: str, device: torch.device) -> torch.dtype:
 def parameter_groups(
     network: nn.Module, settings: TrainSettings, head_decay: float | None = None
 ) -> list[dict[str, object]]:
-    """Weight decay on matrices and kernels only: biases and normalisation have one dimension.
+    """Optimizer groups, with weight decay on weights of two or more dimensions only (not biases or normalisation).
 
     Args:
         network: a head, or a network with one.
-        settings: its weight decay and learning rates.
-        head_decay: of the head's matrix, where it has one of its own.
+        settings: weight decay and learning rates.
+        head_decay: weight decay of the head's weight, if different.
     """
     decay, rate, head_rate = settings.weight_decay, settings.learning_rate, settings.head_learning_rate
     named = [(name, weight) for name, weight in network.named_parameters() if weight.requires_grad]
@@ -157,26 +156,26 @@ def train(
 
     Args:
         network: inputs -> (B, M, d).
-        batches: yields the inputs of rows in their order.
-        rows: training photos; those without a seen tag are left out, as they contribute nothing.
+        batches: yields the inputs of rows in order.
+        rows: training photos; those without a seen tag are skipped, as their loss is 0.
         labels: (N, S) CSR 0/1 over the seen tags, indexed by rows.
         vectors: (S, d) unit vectors of the seen tags.
-        method: what to minimise.
-        settings: how.
-        checkpoint: a file written after each epoch; a run that finds one of the same key goes on from it.
-        key: names what the result depends on.
-        device: where.
-        process: this process's share.
+        method: the loss.
+        settings: hyperparameters.
+        checkpoint: a file written after each epoch; a run with the same key resumes from it.
+        key: identifies everything the result depends on.
+        device: device to train on.
+        process: rank of this process.
 
     Returns:
-        A table epoch, loss, learning_rate. With a moving average, the network ends with the averaged weights.
+        A table epoch, loss, learning_rate. With a moving average, the network ends up with the averaged weights.
 
     Raises:
         ZerotagError: no training photo has a seen tag, or the loss is not finite.
     """
     rows = rows[np.diff(labels.indptr)[rows] > 0]
     if not rows.size:
-        raise ZerotagError("No training photo has a seen tag. Look at split.csv and at the tags of the source.")
+        raise ZerotagError("No training photo has a seen tag. Check split.csv and the tags of the source.")
     network.to(device).train()
     if not settings.batch_statistics:
         for module in network.modules():
@@ -231,7 +230,7 @@ def train(
             total += value.detach() * len(chosen)
             seen += len(chosen)
             if step % 20 == 19:
-                # Asking for the number waits for the GPU, so not at every step.
+                # Reading the loss synchronises with the GPU, so not at every step.
                 bar.set_postfix(loss=f"{_finite(total / seen, epoch, step, settings):.4f}")
             bar.update()
         bar.close()
@@ -256,7 +255,7 @@ def train(
 
 
 def tag_frequency(labels: sp.csr_matrix, rows: np.ndarray) -> torch.Tensor:
-    """The share of the photos of `rows` that have each tag, of those that have any: (S,) float32."""
+    """Share of photos with each tag, among the photos of `rows` with any tag: (S,) float32."""
     chosen = labels[rows[np.diff(labels.indptr)[rows] > 0]]
     return torch.from_numpy(np.asarray(chosen.mean(axis=0), dtype=np.float32).ravel())
 
@@ -267,8 +266,8 @@ def _schedule(
     if settings.schedule == "constant":
         return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
     if settings.schedule == "one-cycle":
-        # One rate more than there are steps, as the schedule is advanced after the last one too. torch divides by
-        # the warm-up's steps less one and by the steps after it: leave one of each at least.
+        # One more than the steps, as the schedule also advances after the last one. torch divides by the warm-up
+        # steps minus one and by the remaining steps: keep both at least one.
         rates = max(3, steps + 1)
         warm_up = min(max(settings.warm_up, 2 / rates), 1 - 1 / rates)
         tops = [group["lr"] for group in optimizer.param_groups]
@@ -277,10 +276,10 @@ def _schedule(
 
 
 def _share(order: np.ndarray, batch: int, process: Process) -> np.ndarray:
-    """This process's photos of every batch, one batch after the other.
+    """This process's photos of every batch, concatenated.
 
-    All processes take the same number of steps, or their optimisers would part. So where the last batch has fewer
-    photos than there are processes, some of its photos go to more than one.
+    All processes must take the same number of steps, or their optimizers diverge. If the last batch has fewer
+    photos than processes, some photos go to several processes.
     """
     parts = []
     for start in range(0, order.size, batch):
@@ -300,7 +299,7 @@ def _finite(value: torch.Tensor, epoch: int, step: int, settings: TrainSettings)
 
 
 def _read_checkpoint(path: Path, key: str) -> dict | None:
-    """The checkpoint of an interrupted run of the same key; None if there is none that can be used."""
+    """The checkpoint of an interrupted run with the same key, or None."""
     if not path.is_file():
         return None
     saved = torch.load(path, map_location="cpu", weights_only=True)
@@ -308,7 +307,7 @@ def _read_checkpoint(path: Path, key: str) -> dict | None:
 
 
 def feature_batches(features: np.ndarray, batch: int, device: torch.device) -> Batches:
-    """Batches of cached features or activations, (B, …) float32; the table lies on the device as a whole."""
+    """Batches of cached features or activations, (B, …) float32; the whole array is kept on the device."""
     table = torch.from_numpy(features).to(device)
 
     def batches(rows: np.ndarray, epoch: int) -> Iterator[tuple[torch.Tensor, np.ndarray]]:

@@ -1,8 +1,8 @@
-"""The methods: how principal vectors are scored and trained. One row each.
+"""The methods: scores and losses of principal vectors.
 
-Formulas are those of Ben-Cohen et al., "Semantic Diversity Learning for Zero-Shot Multi-label
+The formulas are those of Ben-Cohen et al., "Semantic Diversity Learning for Zero-Shot Multi-label
 Classification" (ICCV 2021), and of Zhang, Gong and Shah, "Fast Zero-Shot Image Tagging" (CVPR 2016). `sdl_plus` is
-our own: one vector a photo, in the space of lifted words, learnt by cross-entropy.
+our own: one vector per photo, in the space of lifted words, trained with cross-entropy.
 """
 
 from dataclasses import asdict, dataclass
@@ -14,26 +14,25 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from zerotag.errors import ZerotagError
 from zerotag.settings import from_params
 
-
 Kind = Literal["trained", "classifier", "conse"]
 
 
 @dataclass(frozen=True)
 class Method:
     """Attributes:
-    principal_vectors: M, the rows of a photo's matrix.
-    regularisation: lambda, the weight of the rows' variance against ranking, in [0, 1].
+    principal_vectors: M, the number of principal vectors per photo.
+    regularisation: lambda, the weight of the variance loss against the ranking loss, in [0, 1].
     diversity_weight: weigh a photo by the variance of its tags' word vectors.
     per_negative: divide the ranking loss by the number of negatives as well.
-    cross_entropy: of each tag by itself, instead of ranking tags of a photo: photos' scores of a tag then compare.
-    sharpness: of the lift of the word vectors (`zerotag.words.lift`), one or several; none leaves them as they are.
-    standardise: the head takes the features' square roots, standardised.
-    prior: the head has a bias, which begins with how frequent each tag is.
-    head_decay: weight decay of the head's matrix; None: as for the rest of the network.
-    trust: how much unseen words hear of the backbone's own classifier, whose classes are further anchors of the lift
-        beside the seen tags; 0: nothing. Seen tags are scored by what was trained alone.
+    cross_entropy: binary cross-entropy per tag instead of ranking; makes scores comparable across photos.
+    sharpness: of the lift of the word vectors (`zerotag.words.lift`), one or several; empty for no lift.
+    standardise: apply the head to standardised square roots of the features.
+    prior: give the head a bias, initialised from the tag frequencies.
+    head_decay: weight decay of the head's weight; None: as for the rest of the network.
+    trust: how much unseen words rely on the backbone's own classifier, whose classes are further anchors of the lift
+        beside the seen tags; 0: not at all. Seen tags are scored by what was trained alone.
     kind: `trained`; or, without any training, `classifier` (the backbone's own, lifted to any word by `sharpness` and
-        `trust`) or `conse` (Norouzi et al., ICLR 2014), its published rival.
+        `trust`) or `conse` (Norouzi et al., ICLR 2014), the published baseline.
     """
 
     principal_vectors: int = 7
@@ -79,18 +78,18 @@ METHODS: dict[str, Method] = {
 
 
 def method(name: str, changes: dict[str, object] | None = None) -> Method:
-    """A method of the registry, with some of its parameters changed.
+    """A registered method, with some parameters overridden.
 
     Raises:
         ZerotagError: an unknown name or parameter, or a value out of range.
     """
     if name not in METHODS:
-        raise ZerotagError(f"params.yaml: method {name!r} is unknown; there are {', '.join(METHODS)}.")
+        raise ZerotagError(f"params.yaml: method {name!r} is unknown; use {', '.join(METHODS)}.")
     chosen = from_params(Method, {**asdict(METHODS[name]), **(changes or {})}, f"method.{name}")
     if chosen.principal_vectors < 1:
         raise ZerotagError(f"params.yaml: method.{name}.principal_vectors must be 1 or more.")
     if not 0 <= chosen.regularisation <= 1:
-        raise ZerotagError(f"params.yaml: method.{name}.regularisation must lie in [0, 1].")
+        raise ZerotagError(f"params.yaml: method.{name}.regularisation must be in [0, 1].")
     if chosen.trust < 0 or (chosen.trust and not chosen.sharpness):
         raise ZerotagError(
             f"params.yaml: method.{name}.trust must be 0 or more, and 0 without a sharpness: classes are anchors of the "
@@ -100,7 +99,7 @@ def method(name: str, changes: dict[str, object] | None = None) -> Method:
 
 
 def score(principal: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-    """Score of each tag: the largest dot product of its vector with a principal vector.
+    """Score of each tag: the maximum dot product of its vector with the principal vectors.
 
     Args:
         principal: (B, M, d).
@@ -126,33 +125,33 @@ def diversity_weight(labels: torch.Tensor, vectors: torch.Tensor) -> torch.Tenso
     count = torch.bincount(photo, minlength=len(labels)).to(vectors.dtype)
     nothing = vectors.new_zeros(len(labels), vectors.shape[1])
     mean = nothing.index_add(0, photo, vectors[tag]) / count.clamp(min=1)[:, None]
-    # Two passes: the difference of two large sums would lose digits.
+    # Two passes, as the difference of two large sums loses precision.
     squares = (vectors[tag] - mean[photo]).square().sum(dim=1)
     return 1 + squares.new_zeros(len(labels)).index_add(0, photo, squares) / (count - 1).clamp(min=1)
 
 
 def _softplus(x: torch.Tensor) -> torch.Tensor:
-    """log(1 + exp(x)), never overflowing; twice as fast as torch's on the CPU, whose log1p is slow."""
-    top = x.detach().clamp(min=0)  # cancels out, so it needs no gradient
+    """log(1 + exp(x)) without overflow; twice as fast as torch's on the CPU, whose log1p is slow."""
+    top = x.detach().clamp(min=0)  # cancels out, so no gradient is needed
     return top + ((-top).exp() + (x - top).exp()).log()
 
 
 def ranking_loss(scores: torch.Tensor, labels: torch.Tensor, per_negative: bool) -> torch.Tensor:
     """RankNet over all pairs of a positive and a negative tag, divided by the number of positives.
 
-    Every positive of the batch is one row of a (positives, T) matrix of differences, so there is no loop over
-    photos or tags and no padding.
+    Each positive of the batch is a row of a (positives, T) matrix of differences, which avoids loops over photos
+    or tags and padding.
 
     Args:
         scores: (B, T).
         labels: (B, T) bool.
-        per_negative: divide by the number of negatives too.
+        per_negative: also divide by the number of negatives.
 
     Returns:
         (B,); 0 for a photo without positives.
     """
     photo, tag = labels.nonzero(as_tuple=True)
-    # A positive minus a positive does not count: -inf has softplus 0 and gradient 0.
+    # Masks pairs of positives: -inf has softplus 0 and gradient 0.
     negatives = scores.masked_fill(labels, -torch.inf)
     pairs = _softplus(negatives[photo] - scores[photo, tag][:, None]).sum(dim=1)
     total = pairs.new_zeros(len(labels)).index_add(0, photo, pairs)
@@ -164,23 +163,23 @@ def ranking_loss(scores: torch.Tensor, labels: torch.Tensor, per_negative: bool)
 def loss(
     principal: torch.Tensor, labels: torch.Tensor, vectors: torch.Tensor, method: Method, offset: float = 0.0
 ) -> torch.Tensor:
-    """Mean loss of a batch (SDL; Fast0Tag is its case M = 1, w = 1, lambda = 0).
+    """Mean loss of a batch (SDL; Fast0Tag is the case M = 1, w = 1, lambda = 0).
 
-    2 ((1 - lambda) w L_rank + lambda L_reg), L_reg being the summed unbiased variance of the principal
-    vectors. With `method.cross_entropy`, L_rank is the binary cross-entropy of score + offset, summed over the tags.
-    A photo without a positive tag contributes nothing.
+    2 ((1 - lambda) w L_rank + lambda L_reg), where L_reg is the summed unbiased variance of the principal
+    vectors. With `method.cross_entropy`, L_rank is the binary cross-entropy of score + offset, summed over tags.
+    Photos without positive tags contribute 0.
 
     Args:
         principal: (B, M, d).
         labels: (B, T) bool, over the seen tags.
         vectors: (T, d) unit vectors of the seen tags.
         method: M, lambda and the switches.
-        offset: a tag's mean log-odds, so that scores, which rank, can be small; not needed to tag.
+        offset: mean log-odds of the tags, which keeps scores small; not used in inference.
 
     Returns:
         A scalar.
     """
-    # Half precision has neither the range nor the digits for sums over a thousand tags.
+    # Half precision lacks the range and precision for sums over a thousand tags.
     principal = principal.float()
     scores = score(principal, vectors)
     if method.cross_entropy:
@@ -191,7 +190,7 @@ def loss(
         rank = diversity_weight(labels, vectors) * rank
     total = (1 - method.regularisation) * rank
     if method.regularisation and principal.shape[1] > 1:
-        # torch.var takes ten times as long over a dimension that is not the last.
+        # torch.var is ten times slower over a dimension other than the last.
         squares = (principal - principal.mean(dim=1, keepdim=True)).square().sum(dim=(1, 2))
         total = total + method.regularisation * squares / (principal.shape[1] - 1)
     return 2 * (total * labels.any(dim=1)).mean()

@@ -1,12 +1,12 @@
-"""A trained model: its network, its vocabulary and how it was made, in one folder.
+"""A trained model: network, vocabulary and training metadata, in one folder.
 
 ::
 
     model.pt         state dict of backbone and head
     model.json       backbone, method and its parameters, input size, data, hardware, time
     vocabulary.csv   tag, split (seen or unseen)
-    vectors.npy      (T, d) float32 unit vectors of the vocabulary, which tags are scored by
-    lift.npz         the word vectors that they were lifted from, where they were
+    vectors.npy      (T, d) float32 unit vectors of the vocabulary, used for scoring
+    lift.npz         the word vectors they were lifted from, if any
     curve.csv        epoch, loss, learning_rate
 """
 
@@ -29,7 +29,7 @@ from zerotag.words.vocabulary import Vocabulary
 class Network(nn.Module):
     """Photos to principal vectors: (B, 3, S, S) in [0, 1] -> (B, M, d).
 
-    Its backbone may be the last part of one: then activations take the place of photos.
+    The backbone may be the last part of one; then the inputs are activations.
     """
 
     def __init__(self, backbone: nn.Module, head: Head):
@@ -44,7 +44,7 @@ class Network(nn.Module):
 
 @dataclass(frozen=True)
 class Model:
-    """A trained network with what is needed to use it.
+    """A trained network with its vocabulary and metadata.
 
     Attributes:
         network: in evaluation mode, on the CPU.
@@ -65,7 +65,7 @@ def save_model(
     info: dict[str, Any],
     curve: pd.DataFrame,
 ) -> None:
-    """Write a model's folder, aside and then renamed."""
+    """Write a model's folder atomically."""
     with write_aside(folder) as draft:
         draft.mkdir()
         torch.save(network.state_dict(), draft / "model.pt")
@@ -79,15 +79,15 @@ def load_model(folder: Path) -> Model:
     """Read a model's folder.
 
     Raises:
-        ZerotagError: the folder is no model, or its files do not fit together.
+        ZerotagError: the folder is not a model, or its files do not match.
     """
     if not (folder / "model.json").is_file():
-        raise ZerotagError(f"{folder}: no trained model here (model.json is missing). Run `dvc repro` first.")
+        raise ZerotagError(f"{folder}: not a trained model: model.json is missing. Run `dvc repro` first.")
     info = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     vocabulary = Vocabulary.read(folder, folder / "vocabulary.csv")
     method = Method(**info["parameters"])
     backbone = build_backbone(info["backbone"], "none")
-    # The input's scale came with the weights; it is part of the model.
+    # Input normalisation belongs to the weights, and so to the model.
     backbone.mean.copy_(torch.tensor(info["mean"]).view(-1, 1, 1))
     backbone.std.copy_(torch.tensor(info["std"]).view(-1, 1, 1))
     head = Head(backbone.features, method, vocabulary.vectors.shape[1])
@@ -95,5 +95,7 @@ def load_model(folder: Path) -> Model:
     try:
         network.load_state_dict(torch.load(folder / "model.pt", map_location="cpu", weights_only=True))
     except (RuntimeError, OSError, EOFError) as error:
-        raise ZerotagError(f"{folder / 'model.pt'}: does not fit {folder / 'model.json'}: {error}") from error
+        raise ZerotagError(
+            f"{folder / 'model.pt'}: does not match {folder / 'model.json'}: {error}. Train the model again."
+        ) from error
     return Model(network, vocabulary, info)

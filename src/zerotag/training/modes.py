@@ -29,9 +29,9 @@ MODES = ("linear_probe", "partial_fine_tuning", "full_fine_tuning")
 @dataclass(frozen=True)
 class Mode:
     """Attributes:
-    trained: the part that learns; its weights are the network's own.
-    batches: what it is given.
-    features: rows -> (n, F), what the head is given before anything has learnt.
+    trained: the trained module, which shares the network's weights.
+    batches: its inputs.
+    features: rows -> (n, F), the head's inputs before training.
     """
 
     trained: nn.Module
@@ -45,10 +45,10 @@ def first_trained_layer(mode: str, layers: dict[str, str], backbone: str) -> str
     Args:
         mode: one of MODES.
         layers: `train.first_trained_layer`, by backbone.
-        backbone: its name.
+        backbone: name of the backbone.
 
     Raises:
-        ZerotagError: an unknown mode, or no layer is given.
+        ZerotagError: an unknown mode, or no layer for the backbone.
     """
     if mode not in MODES:
         raise ZerotagError(f"params.yaml: train.mode = {mode!r} is unknown; use {', '.join(MODES)}.")
@@ -70,7 +70,7 @@ def linear_probe(head: Head, features: np.ndarray, batch: int, device: torch.dev
 def partial_fine_tuning(
     backbone: Backbone, head: Head, layer: str, activations: np.ndarray, batch: int, device: torch.device
 ) -> Mode:
-    """Train from a layer on, on (N, …) cached activations of what is before it."""
+    """Train from a layer on, on its (N, …) cached input activations."""
     _, last = cut(backbone, layer)
     last.to(device)
     batches = feature_batches(activations, batch, device)
@@ -86,7 +86,7 @@ def partial_fine_tuning(
 def full_fine_tuning(
     network: Network, dataset: Dataset, settings: TrainSettings, batch: int, device: torch.device
 ) -> Mode:
-    """Train everything on photos that are augmented anew in each epoch."""
+    """Train the whole network on augmented photos."""
 
     def batches(rows: np.ndarray, epoch: int) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
         photos = TrainingPhotos(dataset, rows, settings.pixels, settings.cutout, settings.seed, epoch)

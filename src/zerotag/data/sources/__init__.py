@@ -1,7 +1,7 @@
-"""Data sources: one file each, one line of params.yaml says which one runs.
+"""Data sources, one module each; `source` in params.yaml selects one.
 
-A source has settings (its section of params.yaml), `fetch`, which brings what is not here yet into the
-raw folder, and `read`, which lists photos and tags.
+A source has settings (its section of params.yaml), `fetch`, which downloads missing data into the raw folder,
+and `read`, which lists photos and tags.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ __all__ = ["SOURCES", "Source", "fetch", "read"]
 
 @dataclass(frozen=True)
 class SourceKind:
-    """How a source is configured, fetched (into raw folder, with work folder and lock file), read (raw folder)."""
+    """Settings class of a source, `read` (raw folder) and `fetch` (raw folder, work folder, lock file)."""
 
     settings: type
     read: Callable[[Any, Path], Source]
@@ -30,9 +30,9 @@ class SourceKind:
 @dataclass(frozen=True)
 class ScenesSettings:
     """Attributes:
-    photos: how many pictures are rendered.
-    pixels: of their side.
-    seed: the same seed gives the same pictures.
+    photos: number of images to render.
+    pixels: side of an image.
+    seed: the same seed gives the same images.
     """
 
     photos: int = 1600
@@ -65,17 +65,17 @@ def _kind(name: str, params: dict[str, Any]) -> tuple[SourceKind, Any]:
 
 
 def fetch(name: str, params: dict[str, Any], raw: Path, work: Path, lock: Path) -> None:
-    """Bring what a source lacks into the folder `raw`, and list there what the source consists of.
+    """Download missing data of a source into `raw`, or write an inventory of local data there.
 
     Args:
         name: one of `SOURCES`.
         params: its parameters.
-        raw: the folder to make.
-        work: keeps what was downloaded, from an interrupted run on.
-        lock: remembers what was downloaded, so that it is checked when it is downloaded again.
+        raw: the output folder.
+        work: keeps downloads, so that an interrupted run resumes.
+        lock: checksums of downloads, verified on later downloads.
 
     Raises:
-        ZerotagError: an unknown source or parameter, or files that are not there.
+        ZerotagError: an unknown source or parameter, or missing files.
     """
     kind, settings = _kind(name, params)
     if kind.fetch:
@@ -89,7 +89,7 @@ def read(name: str, params: dict[str, Any], raw: Path) -> Source:
     """Read a fetched source.
 
     Raises:
-        ZerotagError: as `fetch`, and whatever is wrong with the source's files.
+        ZerotagError: as `fetch`, or invalid source files.
     """
     kind, settings = _kind(name, params)
     return kind.read(settings, raw)

@@ -1,4 +1,4 @@
-"""Archives of any usual kind, read member by member: nothing is written but what the caller chooses."""
+"""Stream the members of zip, rar and tar archives; only members that the caller selects are written."""
 
 import bz2
 import gzip
@@ -22,27 +22,27 @@ _IN_MEMORY = 2**24
 
 _STREAMS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".tgz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
-# Writes a member's content into a file.
+# Copies a member's content to a file.
 Copy = Callable[[IO[bytes]], None]
 
 
 def is_archive(path: Path) -> bool:
-    """Whether the name of a file says that it is an archive."""
+    """Whether a file has the suffix of an archive."""
     return path.name.lower().endswith(SUFFIXES)
 
 
 def members(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, IO[bytes]]]:
-    """Go through an archive once.
+    """Iterate over an archive once.
 
     Args:
-        archive: a .zip, .rar or .tar file, the last compressed or not.
-        wanted: whether a member's name (with / between its parts) is of interest.
+        archive: a .zip, .rar or .tar file; tar may be compressed.
+        wanted: selects members by name (with / separators).
 
     Yields:
-        Names and contents of the wanted regular files, the whole of it checked; read it before asking for the next.
+        Names and contents of the selected regular files, with checksums verified; read each before the next.
 
     Raises:
-        ZerotagError: not such an archive, damaged, or a member's name leads out of the archive's folder.
+        ZerotagError: an unsupported or corrupt archive, or a member's path outside of the target folder.
     """
     name = archive.name.lower()
     kind = _zip if name.endswith(".zip") else _rar if name.endswith(".rar") else _tar
@@ -63,12 +63,12 @@ def members(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str,
         BadRarFile,
     ) as error:
         raise ZerotagError(
-            f"{archive}: cannot be unpacked ({error or type(error).__name__}). Fetch it again."
+            f"{archive}: cannot be unpacked ({error or type(error).__name__}). Download it again."
         ) from error
 
 
 def unpack(archive: Path, target: Callable[[str], Path | None]) -> list[Path]:
-    """Write the members that `target` has a place for; returns the files written.
+    """Extract the members for which `target` returns a path; returns the files written.
 
     Raises:
         ZerotagError: as `members`.
@@ -85,11 +85,11 @@ def unpack(archive: Path, target: Callable[[str], Path | None]) -> list[Path]:
 
 
 def _safe(archive: Path, name: str) -> str:
-    """The member's name with / between its parts."""
+    """The member's name with / separators."""
     plain = name.replace("\\", "/")
     if PurePosixPath(plain).is_absolute() or PureWindowsPath(plain).drive or ".." in PurePosixPath(plain).parts:
         raise ZerotagError(
-            f"{archive}: its member {name!r} leads out of the folder it is unpacked in. Do not trust this archive."
+            f"{archive}: member {name!r} has a path outside of the target folder. Do not trust this archive."
         )
     return plain
 
@@ -105,20 +105,20 @@ def _zip(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Co
 
 def _tar(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Copy]]:
     open_stream = _STREAMS.get(archive.suffix.lower(), open)
-    # As a stream: a compressed archive is not wound back.
+    # Streamed, as seeking back in a compressed archive is slow.
     with open_stream(archive, "rb") as stream, tarfile.open(fileobj=stream, mode="r|") as file:
         for member in file:
             name = _safe(archive, member.name)
-            if member.isfile() and wanted(name):  # links could lead anywhere, devices are none of our business
+            if member.isfile() and wanted(name):  # skip links, which could point anywhere, and devices
                 content = file.extractfile(member)
                 assert content is not None
                 yield name, partial(shutil.copyfileobj, content)
-        while stream.read(2**20):  # the checksum stands behind the last member
+        while stream.read(2**20):  # the checksum follows the last member
             pass
 
 
 def _rar(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Copy]]:
-    # Not through the package's RarFile, which goes through the archive anew for each member.
+    # Not the package's RarFile, which reads the archive again for each member.
     with RarArchive.open_for_processing(str(archive)) as file:
         for header in file.iterate_headers():
             name = _safe(archive, header.FileNameW)
@@ -130,6 +130,6 @@ def _rar(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Co
 
 def _unrar(header: RarHeader, target: IO[bytes]) -> None:
     header.test(target.write)
-    # An error of `write` is lost in the library's C code.
+    # The library's C code swallows errors of `write`.
     if target.tell() != header.UnpSize + (header.UnpSizeHigh << 32):
         raise OSError(f"{header.FileNameW} could not be written: is the disk of {gettempdir()} full?")

@@ -1,4 +1,4 @@
-"""What every source delivers: photographs, their tags, a vocabulary and a train/test division."""
+"""The common output of all sources: photos, their tags, a vocabulary and a train/test split."""
 
 import csv
 import hashlib
@@ -13,13 +13,13 @@ from zerotag.errors import ZerotagError
 
 @dataclass(frozen=True)
 class PhotoFile:
-    """Where a photo's bytes lie: a file of its own, or a part of one that holds many.
+    """Location of a photo's bytes: a file, or a range of a file that holds many.
 
     Attributes:
         path: the file.
-        offset, size: the part, in bytes; the whole file where the size is None.
-        name: what the photo is called in messages, where that is not the file.
-        missing: why there is no photo, where a source knows.
+        offset, size: the range in bytes; a size of None is the whole file.
+        name: name of the photo in messages, if not the file.
+        missing: why the photo is missing, if the source knows.
     """
 
     path: Path
@@ -44,15 +44,15 @@ class PhotoFile:
 
 @dataclass(frozen=True)
 class Source:
-    """N photographs with T tags, as read from a source; nothing is decoded yet.
+    """N photos with T tags, as read from a source, not decoded.
 
     Attributes:
-        ids: N names of the photographs, as the source calls them.
-        files: N places; a photo may be missing (a dead link), which validation judges.
+        ids: N photo ids of the source.
+        files: N locations; a photo may be missing (a dead link), which validation checks.
         tags: T tag names.
         labels: (N, T) CSR matrix of 0/1 (uint8).
         train: (N,) bool, True for training photos and False for test photos.
-        concepts: tags that are ground-truth concepts of NUS-WIDE, empty for other sources.
+        concepts: tags that are ground-truth concepts of NUS-WIDE; empty for other sources.
     """
 
     ids: list[str]
@@ -67,7 +67,7 @@ def need(path: Path, what: str, parameter: str) -> Path:
     """Return `path` if it exists.
 
     Raises:
-        ZerotagError: it does not; the message names the parameter that holds it.
+        ZerotagError: it does not; the message names its parameter.
     """
     if not path.exists():
         raise ZerotagError(f"{path}: no such {what} (params.yaml: {parameter}).{_hint(path)}")
@@ -76,12 +76,12 @@ def need(path: Path, what: str, parameter: str) -> Path:
 
 def _hint(path: Path) -> str:
     if path.parts[:1] == ("data",):
-        return " Put your data there and `dvc add data`, or fetch a versioned one with `dvc pull data`."
+        return " Put your data there and run `dvc add data`, or `dvc pull data` for a versioned one."
     return ""
 
 
 def write_inventory(source: Source, folder: Path) -> None:
-    """List the photos' files and sizes: their state becomes a versioned output, although they stay where they are."""
+    """List the photos' files and sizes, so that DVC versions the state of photos outside of its outputs."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "inventory.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
@@ -90,25 +90,25 @@ def write_inventory(source: Source, folder: Path) -> None:
             table.writerow([photo.path.as_posix(), photo.path.stat().st_size if photo.path.is_file() else "missing"])
 
 
-def hash_division(ids: list[str], test: float | int, parameter: str) -> np.ndarray:
-    """Divide photos into train (True) and test (False) by a fixed hash of their names.
+def hash_split(ids: list[str], test: float | int, parameter: str) -> np.ndarray:
+    """Split photos into train (True) and test (False) by a fixed hash of their names.
 
-    The photos with the smallest SHA-256 of their name are the test photos, so the division depends on
-    neither their order nor a seed, and a photo keeps its place when others come.
+    Photos with the smallest SHA-256 of their name are test photos, so the split depends on neither order nor
+    seed, and stays stable when photos are added.
 
     Args:
         ids: N photo names.
         test: a share below 1, or a number of photos.
-        parameter: the parameter that holds `test`, for the message.
+        parameter: the name of the parameter `test`, for the message.
 
     Raises:
-        ZerotagError: `test` leaves no photo for training or for testing.
+        ZerotagError: `test` leaves no training or no test photos.
     """
     count = round(test * len(ids)) if test < 1 else int(test)
     if not 0 < count < len(ids):
         raise ZerotagError(
-            f"params.yaml: {parameter} = {test} makes {count} test photos of {len(ids)}; "
-            "give a share between 0 and 1 or a number of photos that leaves some for training."
+            f"params.yaml: {parameter} = {test} gives {count} test photos of {len(ids)}; "
+            "set a share between 0 and 1, or a number of photos that leaves some for training."
         )
     order = sorted(range(len(ids)), key=lambda row: hashlib.sha256(ids[row].encode()).digest())
     train = np.ones(len(ids), dtype=bool)
@@ -117,7 +117,7 @@ def hash_division(ids: list[str], test: float | int, parameter: str) -> np.ndarr
 
 
 def label_matrix(tags_of_photos: list[list[str]], vocabulary: list[str]) -> sp.csr_matrix:
-    """(N, T) 0/1 matrix from each photo's tags; a tag given twice counts once."""
+    """(N, T) 0/1 matrix from each photo's tags; repeated tags count once."""
     column = {tag: number for number, tag in enumerate(vocabulary)}
     rows, columns = [], []
     for row, tags in enumerate(tags_of_photos):

@@ -1,4 +1,4 @@
-"""COCO's instances JSON: categories are the tags of a photo."""
+"""COCO instances JSON: the categories in a photo are its tags."""
 
 import json
 from collections import Counter
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zerotag.data.sources.base import PhotoFile, Source, hash_division, label_matrix, need
+from zerotag.data.sources.base import PhotoFile, Source, hash_split, label_matrix, need
 from zerotag.errors import ZerotagError
 
 
@@ -16,9 +16,9 @@ class CocoSettings:
     """Attributes:
     train: instances JSON of the training photos, such as instances_train2017.json.
     train_photos: their folder.
-    test: instances JSON of the test photos, or empty: then `test_share` of the training photos are taken.
+    test: instances JSON of the test photos, or empty to hold out `test_share` of the training photos.
     test_photos: their folder.
-    test_share: share or number of test photos where `test` is empty.
+    test_share: share or number of test photos if `test` is empty.
     """
 
     train: str = "data/annotations/instances_train2017.json"
@@ -29,11 +29,11 @@ class CocoSettings:
 
 
 def read(settings: CocoSettings) -> Source:
-    """Read the annotations; photos without any annotated object are left out, as is usual on COCO.
+    """Read the annotations; photos without annotations are skipped, as is usual for COCO.
 
     Raises:
-        ZerotagError: a missing file, a file that is not an instances JSON, an annotation of an unknown
-            photo or category, a photo that stands in both files.
+        ZerotagError: a missing file, invalid instances JSON, an annotation of an unknown photo or category, or a
+            photo in both files.
     """
     ids, files, tags_of_photos, train = [], [], [], []
     for part in ("train", "test"):
@@ -48,29 +48,29 @@ def read(settings: CocoSettings) -> Source:
             train.append(part == "train")
     if len(set(ids)) < len(ids):
         twice = Counter(ids).most_common(1)[0][0]
-        raise ZerotagError(f"{settings.test}: photo {twice} stands in {settings.train} too. Take it out of one.")
-    division = np.array(train)
+        raise ZerotagError(f"{settings.test}: photo {twice} is in {settings.train} too. Remove it from one of them.")
+    split = np.array(train)
     if not settings.test:
-        division = hash_division(ids, settings.test_share, "sources.coco.test_share")
+        split = hash_split(ids, settings.test_share, "sources.coco.test_share")
     vocabulary = sorted({tag for tags in tags_of_photos for tag in tags})
-    return Source(ids, files, vocabulary, label_matrix(tags_of_photos, vocabulary), division)
+    return Source(ids, files, vocabulary, label_matrix(tags_of_photos, vocabulary), split)
 
 
 def _instances(path: Path) -> dict[str, list[str]]:
-    """Tags by file name."""
+    """File name -> tags."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         categories = {category["id"]: category["name"] for category in content["categories"]}
         names = {image["id"]: image["file_name"] for image in content["images"]}
         pairs = dict.fromkeys((each["image_id"], each["category_id"]) for each in content["annotations"])
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise ZerotagError(f"{path}: not an instances JSON of COCO ({error!r}).") from error
+        raise ZerotagError(f"{path}: not a COCO instances JSON ({error!r}). Download it again.") from error
     tags_of_photos: dict[str, list[str]] = {}
     for image, category in pairs:
         if image not in names or category not in categories:
             raise ZerotagError(
-                f"{path}: an annotation names image {image} and category {category}, which are not listed. "
-                "The file is incomplete; fetch it again."
+                f"{path}: an annotation refers to unlisted image {image} or category {category}. "
+                "The file is incomplete; download it again."
             )
         tags_of_photos.setdefault(names[image], []).append(categories[category])
     return tags_of_photos

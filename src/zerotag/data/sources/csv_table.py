@@ -1,4 +1,4 @@
-"""One's own photographs: a table `image,tags`, as CSV or JSON Lines."""
+"""Custom photos: a table `image,tags`, as CSV or JSON Lines."""
 
 import csv
 from collections import Counter
@@ -12,19 +12,19 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from zerotag.data.sources.base import PhotoFile, Source, hash_division, label_matrix, need
+from zerotag.data.sources.base import PhotoFile, Source, hash_split, label_matrix, need
 from zerotag.errors import ZerotagError
 
 
 @dataclass(frozen=True)
 class CsvSettings:
     """Attributes:
-    table: a CSV file with a header and the columns `image` and `tags`, or JSON Lines (`.jsonl`) with those
+    table: a CSV file with a header and the columns `image` and `tags`, or JSON Lines (`.jsonl`) with these
         keys, where tags may also be a list. A column `part` (`train` or `test`) overrides `test`.
     photos: the folder that `image` is relative to.
-    separator: what stands between tags in CSV; " " or "|" or ";" ….
-    test: the share or the number of test photos, chosen by a fixed hash of the name.
-    min_photos: tags with fewer photos than this are left out.
+    separator: of tags in CSV, such as " ", "|" or ";".
+    test: share or number of test photos, chosen by a fixed hash of the name.
+    min_photos: tags with fewer photos are dropped.
     """
 
     table: str = "data/tags.csv"
@@ -44,11 +44,11 @@ _JSON_ROW = TypeAdapter(_JsonRow)
 
 
 def read(settings: CsvSettings) -> Source:
-    """Read the table; photos are not opened.
+    """Read the table, without opening photos.
 
     Raises:
-        ZerotagError: a missing file or column, a photo listed twice, a row without tags; the message
-            names the file and the line.
+        ZerotagError: a missing file or column, a duplicate photo, or a row without tags; the message names the file
+            and the line.
     """
     table = need(Path(settings.table), "table", "sources.csv.table")
     photos = need(Path(settings.photos), "folder", "sources.csv.photos")
@@ -61,12 +61,12 @@ def read(settings: CsvSettings) -> Source:
                 f"{table}, line {line}: photo {image} is already on line {lines[image]}. Put all its tags on one line."
             )
         if not tags:
-            raise ZerotagError(f"{table}, line {line}: photo {image} has no tags. Tag it or take the line out.")
+            raise ZerotagError(f"{table}, line {line}: photo {image} has no tags. Tag it or remove the line.")
         lines[image] = line
         tags_of_photos.append(tags)
         parts.append(part)
     if not lines:
-        raise ZerotagError(f"{table}: no photo is listed. Write a line for each: image,tags")
+        raise ZerotagError(f"{table}: lists no photos. Add a line for each: image,tags")
     counts = Counter(tag for tags in tags_of_photos for tag in set(tags))
     vocabulary = sorted(tag for tag, count in counts.items() if count >= settings.min_photos)
     if not vocabulary:
@@ -77,18 +77,18 @@ def read(settings: CsvSettings) -> Source:
     ids = list(lines)
     if any(parts):
         if not all(parts):
-            raise ZerotagError(f"{table}: photo {ids[parts.index('')]} has no part; give train or test to every photo.")
+            raise ZerotagError(f"{table}: photo {ids[parts.index('')]} has no part; set train or test for every photo.")
         train = np.array([part == "train" for part in parts])
         if train.all() or not train.any():
-            raise ZerotagError(f"{table}: every photo has the part {parts[0]}; there must be train and test photos.")
+            raise ZerotagError(f"{table}: every photo has part {parts[0]}; set both train and test photos.")
     else:
-        train = hash_division(ids, settings.test, "sources.csv.test")
+        train = hash_split(ids, settings.test, "sources.csv.test")
     labels = label_matrix([[tag for tag in tags if tag in kept] for tags in tags_of_photos], vocabulary)
     return Source(ids, [PhotoFile(photos / image) for image in ids], vocabulary, labels, train)
 
 
 def _rows(table: Path, separator: str) -> Iterator[tuple[int, str, list[str], str]]:
-    """Yield line number, image, tags and part of each row."""
+    """Yield the line number, image, tags and part of each row."""
     if table.suffix.lower() in (".jsonl", ".ndjson"):
         yield from _json_rows(table, separator)
         return
@@ -103,8 +103,8 @@ def _rows(table: Path, separator: str) -> Iterator[tuple[int, str, list[str], st
         for row in reader:
             if None in row:
                 raise ZerotagError(
-                    f"{table}, line {reader.line_num}: more values than columns. Put tags with commas between them in "
-                    'quotes, and set sources.csv.separator to ",".'
+                    f"{table}, line {reader.line_num}: more values than columns. Quote comma-separated tags, "
+                    'and set sources.csv.separator to ",".'
                 )
             yield _row(table, reader.line_num, row["image"], row["tags"], row.get("part"), separator)
 
@@ -120,7 +120,7 @@ def _json_rows(table: Path, separator: str) -> Iterator[tuple[int, str, list[str
                 problem = error.errors()[0]
                 where = ".".join(str(part) for part in problem["loc"])
                 raise ZerotagError(
-                    f'{table}, line {line}: not an object with "image" and "tags" ({where}: {problem["msg"]}).'
+                    f'{table}, line {line}: expected an object with "image" and "tags" ({where}: {problem["msg"]}).'
                 ) from error
             yield _row(table, line, row["image"], row["tags"], row.get("part"), separator)
 
@@ -130,16 +130,16 @@ def _utf8(table: Path) -> Iterator[None]:
     try:
         yield
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ZerotagError(f"{table}: not a table in UTF-8 ({error}). Save it as CSV, UTF-8.") from error
+        raise ZerotagError(f"{table}: not a UTF-8 table ({error}). Save it as UTF-8 CSV.") from error
 
 
 def _row(
     table: Path, line: int, image: str | None, tags: str | list[str] | None, part: str | None, separator: str
 ) -> tuple[int, str, list[str], str]:
     if not image or not image.strip():
-        raise ZerotagError(f"{table}, line {line}: no image is named.")
+        raise ZerotagError(f"{table}, line {line}: no image given. Add one or remove the line.")
     if part and part not in ("train", "test"):
-        raise ZerotagError(f"{table}, line {line}: part is {part!r}, must be train or test.")
-    # A separator of blanks is any white space, so that a tab or two blanks part tags too.
+        raise ZerotagError(f"{table}, line {line}: part is {part!r}; it must be train or test.")
+    # A space separator matches any whitespace, including tabs and repeated spaces.
     listed = tags if isinstance(tags, list) else (tags or "").split(separator.strip(" ") or None)
     return line, image.strip(), [tag.strip() for tag in listed if tag.strip()], part or ""

@@ -1,7 +1,7 @@
-"""NUS-WIDE in its official file layout (Chua et al., CIVR 2009), as published.
+"""NUS-WIDE in its official file layout (Chua et al., CIVR 2009).
 
-The tags are the 1,000 frequent user tags less those that are also ground-truth concepts, followed by the
-81 concepts with their ground truth: 925 + 81 = 1,006 on the real files.
+The tags are the 1,000 frequent user tags without those that are also ground-truth concepts, followed by the
+81 concepts with their ground truth: 925 + 81 = 1,006 in the published files.
 """
 
 import warnings
@@ -27,14 +27,14 @@ COUNTS = {"train": 161_789, "test": 107_859, "concepts": 81, "user_tags": 1_000,
 @dataclass(frozen=True)
 class NusWideSettings:
     """Attributes:
-    folder: holds ConceptsList/, ImageList/, Groundtruth/ and NUS_WID_Tags/; empty: they are downloaded.
+    folder: contains ConceptsList/, ImageList/, Groundtruth/ and NUS_WID_Tags/; empty to download them.
     photos: the folder that the paths in ImageList/ are relative to, or an archive of such a folder (.zip, .tar,
-        .tar.gz, .rar); empty: the photos are downloaded, one by one, from the dataset's list of addresses.
-    archives: where the lists, tags and ground truth are downloaded from.
-    counts: what the lists must come to: train, test (photos), concepts, user_tags, seen (user tags that are no
-        concept); empty: anything.
-    min_share: of the photos that must have been had, or the download stops.
-    web: how the download treats the web.
+        .tar.gz, .rar); empty to download the photos from the dataset's URL list.
+    archives: URLs of the lists, tags and ground truth.
+    counts: expected sizes of the lists: train, test (photos), concepts, user_tags, seen (user tags that are not
+        concepts); empty to skip the check.
+    min_share: minimum share of downloaded photos; fewer stop the download.
+    web: limits and retries of the download.
     """
 
     folder: str = ""
@@ -46,16 +46,16 @@ class NusWideSettings:
 
 
 def read(settings: NusWideSettings, raw: Path, parameter: str = "sources.nus-wide.folder") -> Source:
-    """Read the lists, the user tags and the ground truth; photos are not opened.
+    """Read the lists, user tags and ground truth, without opening photos.
 
     Args:
-        settings: where they are.
-        raw: what was downloaded: the lists where `settings.folder` is empty, and packed photos in photos/.
-        parameter: the parameter that holds the folder, for messages.
+        settings: their locations.
+        raw: the downloads: the lists if `settings.folder` is empty, and packed photos in photos/.
+        parameter: the name of the folder's parameter, for messages.
 
     Raises:
-        ZerotagError: a file is missing, has another number of lines or columns than the lists, or the numbers are
-            not those of `settings.counts`.
+        ZerotagError: a file is missing, does not match the lists in lines or columns, or the sizes differ from
+            `settings.counts`.
     """
     folder = need(Path(settings.folder), "folder", parameter) if settings.folder else raw
     concepts = _lines(folder / "ConceptsList" / "Concepts81.txt")
@@ -86,7 +86,7 @@ def read(settings: NusWideSettings, raw: Path, parameter: str = "sources.nus-wid
 
 
 def photo_id(path: str) -> str:
-    """A photo's name from its path in a list or in an archive: its folder and its file."""
+    """A photo's id from its path in a list or archive: the last folder and the file name."""
     return "/".join(path.replace("\\", "/").split("/")[-2:])
 
 
@@ -100,16 +100,16 @@ def _check_counts(folder: Path, found: Mapping[str, int], wanted: Mapping[str, i
     for name, count in wanted.items():
         if found.get(name) != count:
             raise ZerotagError(
-                f"{folder}: {name} = {found.get(name)} where {count} is expected. Fetch the lists again, or say what "
-                "to expect of others (params.yaml: sources.nus-wide.counts)."
+                f"{folder}: {name} = {found.get(name)}, expected {count}. Download the lists again, or set the "
+                "expected sizes of other lists (params.yaml: sources.nus-wide.counts)."
             )
 
 
 def _read_truth(folder: Path, concept: str, part: str, listed: list[str]) -> sp.csr_matrix:
     """(n, 1) ground truth of a concept.
 
-    The published Labels_lake_Train.txt has the value -1130179 on one line. Where a file of TrainTestLabels/ is
-    wrong, AllLabels/ is asked, which has the same labels in the order of Imagelist.txt.
+    The published Labels_lake_Train.txt has the value -1130179 on one line. If a file of TrainTestLabels/ is
+    invalid, fall back to AllLabels/, which has the same labels in the order of Imagelist.txt.
     """
     labels = folder / "Groundtruth" / "TrainTestLabels" / f"Labels_{concept}_{part}.txt"
     try:
@@ -123,45 +123,45 @@ def _read_truth(folder: Path, concept: str, part: str, listed: list[str]) -> sp.
         values = read_table(whole, len(rows), 1)
         if any(name not in rows for name in listed):
             raise
-        warnings.warn(f"{error} Taken from {whole} instead.", stacklevel=2)
+        warnings.warn(f"{error} Using {whole} instead.", stacklevel=2)
         return values[[rows[name] for name in listed]]
 
 
 def _lines(path: Path) -> list[str]:
     if not path.is_file():
-        raise ZerotagError(f"{path} is missing: the official layout of NUS-WIDE has it. Unpack its archive there.")
+        raise ZerotagError(f"{path} is missing from the official layout of NUS-WIDE. Unpack its archive there.")
     try:
         return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
-        raise ZerotagError(f"{path}: not a list in UTF-8 ({error}). Fetch it again.") from error
+        raise ZerotagError(f"{path}: not a UTF-8 list ({error}). Download it again.") from error
 
 
 def read_table(path: Path, rows: int, columns: int) -> sp.csr_matrix:
-    """Read a text file of 0/1 values, white space between them, one row a line, in blocks of bytes.
+    """Read a text file of whitespace-separated 0/1 values, one row per line, in blocks of bytes.
 
     Args:
         path: the file.
-        rows, columns: what the lists promise.
+        rows, columns: expected from the lists.
 
     Returns:
         (rows, columns) CSR matrix of uint8.
 
     Raises:
-        ZerotagError: the file is missing, holds something else than 0 and 1, or another number of values;
-            the message names the first line that is wrong.
+        ZerotagError: the file is missing, has values other than 0 and 1, or an unexpected number of them; the
+            message names the first invalid line.
     """
     if not path.is_file():
-        raise ZerotagError(f"{path} is missing: the official layout of NUS-WIDE has it. Unpack its archive there.")
+        raise ZerotagError(f"{path} is missing from the official layout of NUS-WIDE. Unpack its archive there.")
     ones, count = [], 0
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
             characters = np.frombuffer(block, dtype=np.uint8)
-            # A value is one character, so the values of a block are its characters above the blank.
+            # A value is one character, so the values of a block are its non-whitespace characters.
             places = np.flatnonzero(characters > ord(" "))
             values = characters[places]
             if values.size and (values.min() < ord("0") or values.max() > ord("1")):
                 raise ZerotagError(_wrong_line(path, rows, columns))
-            # A short line and a long one would make up for each other and shift what lies between.
+            # A short and a long line would cancel out and shift the lines between them.
             ends = np.searchsorted(places, np.flatnonzero(characters == ord("\n"))) + count
             if columns and (ends % columns).any():
                 raise ZerotagError(_wrong_line(path, rows, columns))
@@ -185,6 +185,7 @@ def _wrong_line(path: Path, rows: int, columns: int) -> str:
             number += 1
             if len(values) != columns or any(value not in (b"0", b"1") for value in values):
                 return (
-                    f"{path}, line {number}: expected {columns} values of 0 or 1, found {len(values)}. Fetch it again."
+                    f"{path}, line {number}: expected {columns} values of 0 or 1, found {len(values)}. "
+                    "Download it again."
                 )
-    return f"{path}: {number} lines, but the image list has {rows}. The file is cut or of another list; fetch it again."
+    return f"{path}: {number} lines, the image list has {rows}. The file is cut or of another list; download it again."

@@ -1,4 +1,4 @@
-"""Download NUS-WIDE: its archives of lists, tags and ground truth, and its photos, from a list of addresses."""
+"""Download NUS-WIDE: the archives of lists, tags and ground truth, and the photos of its URL list."""
 
 import asyncio
 import csv
@@ -26,34 +26,34 @@ from zerotag.errors import ZerotagError
 from zerotag.files import write_aside
 
 URL_LIST = "NUS-WIDE-urls.txt"
-# Their columns in the list, the size that suffices first.
+# Columns of the sizes in the URL list, preferred first.
 _LADDER = {"middle": 3, "small": 4, "large": 2, "original": 5}
-# The same bytes for so many photos are no photo, but a picture that says there is none.
+# Identical bytes for more photos than this are a "photo not available" placeholder.
 _PLACEHOLDER_PHOTOS = 10
-_PLACEHOLDER = f"a placeholder: more than {_PLACEHOLDER_PHOTOS} addresses give this picture"
-# So many failures in a row, none of them an answer, mean that the network is down.
+_PLACEHOLDER = f"a placeholder: more than {_PLACEHOLDER_PHOTOS} URLs return this image"
+# This many consecutive failures without a response mean that the network is down.
 _NETWORK_DOWN = 500
-# What is needed of the archives, and where the official layout has it.
+# The files needed from the archives, and their folders in the official layout.
 _PLACES = {"Concepts81.txt": "ConceptsList", "TagList1k.txt": "NUS_WID_Tags", "Train_Tags1k.dat": "NUS_WID_Tags",
            "Test_Tags1k.dat": "NUS_WID_Tags", "Imagelist.txt": "ImageList", "TrainImagelist.txt": "ImageList",
            "TestImagelist.txt": "ImageList", URL_LIST: ""}  # fmt: skip
 
 
 def fetch(settings: NusWideSettings, raw: Path, work: Path, lock: Path) -> None:
-    """Bring lists and photos into `raw`; what an earlier or interrupted run brought is not fetched again.
+    """Download lists and photos into `raw`, reusing downloads of earlier and interrupted runs.
 
-    `work` keeps it, and shares its bytes with `raw` on the disk.
+    `work` keeps the downloads; `raw` hard-links them.
 
     Args:
-        settings: from where.
-        raw: receives the official layout (where it is downloaded), photos/ (tars and their journal, or inventory.csv
-            for a folder of photos), missing.csv and missing_by_tag.csv.
-        work: what has been downloaded so far.
-        lock: a file that remembers the archives' sizes and SHA-256 from their first download on.
+        settings: the sources.
+        raw: receives the official layout (if downloaded), photos/ (tars and their journal, or inventory.csv for a
+            folder of photos), missing.csv and missing_by_tag.csv.
+        work: the downloads so far.
+        lock: sizes and SHA-256 of the archives, recorded at their first download.
 
     Raises:
-        ZerotagError: an archive is not to be had or is not the one of the first download, the lists are wrong, or
-            too few photos were had.
+        ZerotagError: an archive cannot be downloaded or differs from the first download, the lists are invalid, or
+            too few photos were downloaded.
     """
     work.mkdir(parents=True, exist_ok=True)
     official = work / "official"
@@ -83,11 +83,11 @@ def fetch(settings: NusWideSettings, raw: Path, work: Path, lock: Path) -> None:
                 if (work / part).exists():
                     _link(work / part, draft if part == "official" else draft / part)
             with write_aside(draft / "photos" / "journal.jsonl") as journal:
-                shutil.copyfile(work / "photos" / "journal.jsonl", journal)  # goes on being written to
+                shutil.copyfile(work / "photos" / "journal.jsonl", journal)  # not linked: it is still appended to
 
 
 def _link(origin: Path, target: Path) -> None:
-    """A second name for files; a copy where the file system knows no such thing."""
+    """Hard-link files; copy them if the file system does not support links."""
 
     def link(file: str, place: str) -> str:
         try:
@@ -103,7 +103,7 @@ def _link(origin: Path, target: Path) -> None:
 
 
 def _fetch_lists(settings: NusWideSettings, archives: Path, official: Path, lock: Path) -> None:
-    """Download the archives that are not here yet, check them, and unpack what is needed of them."""
+    """Download missing archives, verify them, and unpack the required files."""
     known = json.loads(lock.read_text(encoding="utf-8")) if lock.is_file() else {}
     asyncio.run(_fetch_archives(settings, archives, known))
     with write_aside(lock) as draft:
@@ -115,12 +115,12 @@ def _fetch_lists(settings: NusWideSettings, archives: Path, official: Path, lock
 
 
 def _official_place(folder: Path, name: str) -> Path | None:
-    """Where the official layout has a member of an archive, whatever folder the archive has it in."""
+    """The path of an archive's member in the official layout, whatever its folder in the archive."""
     parts = name.split("/")
     file = parts[-1]
     if file in _PLACES:
         return folder / _PLACES[file] / file
-    # AllLabels/ has a concept's file, TrainTestLabels/ has two.
+    # AllLabels/ has one file per concept, TrainTestLabels/ two.
     if file.startswith("Labels_") and file.endswith(".txt"):
         kind = "TrainTestLabels" if file.endswith(("_Train.txt", "_Test.txt")) else "AllLabels"
         return folder / "Groundtruth" / kind / file
@@ -136,8 +136,8 @@ async def _fetch_archives(settings: NusWideSettings, folder: Path, known: dict[s
                     await get_file(web, url, file)
                 except (GoneError, UnavailableError) as error:
                     raise ZerotagError(
-                        f"{url} could not be fetched ({error}). Is there a network? Or put the official files into a "
-                        "folder and name it (params.yaml: sources.nus-wide.folder)."
+                        f"{url} cannot be downloaded ({error}). Check the network, or put the official files into a "
+                        "folder (params.yaml: sources.nus-wide.folder)."
                     ) from error
             found = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
             first = known.setdefault(file.name, {**found, "first": datetime.now(UTC).date().isoformat(), "url": url})
@@ -145,13 +145,13 @@ async def _fetch_archives(settings: NusWideSettings, folder: Path, known: dict[s
                 file.unlink()
                 raise ZerotagError(
                     f"{url}: {found['bytes']} bytes with SHA-256 {found['sha256']}, but the first download "
-                    f"({first['first']}) had {first['bytes']} with {first['sha256']}. It was thrown away: run again; "
-                    f"if the dataset itself has changed, take its entry out of the list of first downloads."
+                    f"({first['first']}) had {first['bytes']} with {first['sha256']}. It was deleted: run again; "
+                    f"if the dataset itself has changed, remove its entry from downloads.lock."
                 )
 
 
 def sha256_of(file: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """Hexadecimal SHA-256 of a file."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
@@ -170,20 +170,20 @@ def _stored(store: PhotoStore, name: str) -> bool:
 
 
 def _addresses(file: Path, source: Source, store: PhotoStore) -> dict[tuple[str, ...], list[str]]:
-    """What is still to fetch: the addresses of a photo, the best first, and the names that it has.
+    """Photos still to download: the URLs of a photo, best first, and its ids.
 
-    The list names some photos twice, by other paths; they are fetched once.
+    The list has some photos twice, under different paths; they are downloaded once.
     """
     if not file.is_file():
-        raise ZerotagError(f"{file} is missing: unpack NUS-WIDE-urls.rar there, or name the photos' folder or archive.")
+        raise ZerotagError(f"{file} is missing: unpack NUS-WIDE-urls.rar there, or set sources.nus-wide.photos.")
     addresses: dict[str, tuple[str, ...]] = {}
     with file.open(encoding="latin-1") as lines:
         for number, line in enumerate(lines, start=1):
-            fields = line.rsplit(None, 5)  # a path may hold blanks
+            fields = line.rsplit(None, 5)  # a path may contain spaces
             if not fields or fields[0] == "Photo_file":
                 continue
             if len(fields) != 6:
-                raise ZerotagError(f"{file}, line {number}: expected a path, an id and four addresses. Fetch it again.")
+                raise ZerotagError(f"{file}, line {number}: expected a path, an id and four URLs. Download it again.")
             sizes = (fields[column] for column in _LADDER.values())
             addresses[photo_id(fields[0])] = tuple(dict.fromkeys(url for url in sizes if url != "null"))
     wanted: dict[tuple[str, ...], list[str]] = {}
@@ -203,14 +203,14 @@ def _addresses(file: Path, source: Source, store: PhotoStore) -> dict[tuple[str,
         else:
             unknown.append(name)
     if unknown:
-        store.lose(unknown, "", "no address in the list", True)
+        store.lose(unknown, "", "no URL in the list", True)
     return wanted
 
 
 async def _fetch_photos(
     wanted: dict[tuple[str, ...], list[str]], source: Source, store: PhotoStore, settings: NusWideSettings
 ) -> None:
-    """Fetch photos with many connections at once."""
+    """Download photos over many concurrent connections."""
     left = iter(wanted.items())
     done = len(source.ids) - sum(map(len, wanted.values()))
     lost = failed = 0
@@ -239,8 +239,8 @@ async def _fetch_photos(
             bar.set_postfix(missing=lost, refresh=False)
             if failed >= _NETWORK_DOWN:
                 raise ZerotagError(
-                    f"{failed} requests in a row failed, the last with: {problems[-1]}. Is the network down? "
-                    "Run again to go on from here."
+                    f"{failed} consecutive requests failed, the last with: {problems[-1]}. Check the network "
+                    "and run again to resume."
                 )
 
     with tqdm(desc="photos", total=len(source.ids), initial=done, unit="photo", smoothing=0.05) as bar:
@@ -254,25 +254,25 @@ async def _fetch_photos(
 
 
 def damage(data: bytes) -> str:
-    """What is wrong with the bytes of a photo, as far as can be told without decoding it; empty: nothing."""
+    """What is wrong with a photo's bytes, without decoding it; empty if nothing."""
     try:
         with Image.open(io.BytesIO(data)) as picture:
             kind = picture.format
-    except Exception:  # Pillow's readers raise a dozen kinds
-        return f"not a picture ({data[:20]!r}…)"
-    # Some cameras write a little behind the end mark.
+    except Exception:  # Pillow's readers raise many types
+        return f"not an image ({data[:20]!r}…)"
+    # Some cameras append data after the end marker.
     if kind == "JPEG" and b"\xff\xd9" not in data[-4096:]:
-        return f"cut off after {len(data)} bytes"
+        return f"truncated after {len(data)} bytes"
     return ""
 
 
 def _drop_placeholders(store: PhotoStore) -> bool:
-    """Record as missing what came with the same content from many addresses; whether there was any."""
+    """Record photos with identical content from many URLs as missing; returns whether there were any."""
     contents = Counter(sha for sha, _ in {(record.sha256, record.url) for record in store.records.values()} if sha)
     found = False
     for record in list(store.records.values()):
         if record.file and contents[record.sha256] > _PLACEHOLDER_PHOTOS:
-            # Not final: its other sizes have not been asked for yet.
+            # Not final: its other sizes have not been tried.
             store.lose([record.id], record.url, _PLACEHOLDER, False)
             found = True
     return found
@@ -284,7 +284,7 @@ def _missing(source: Source, store: PhotoStore) -> np.ndarray:
 
 
 def _write_missing(source: Source, store: PhotoStore, missing: np.ndarray, folder: Path) -> None:
-    """Write the tables of what is missing, by photo, and by split and tag; print their sums."""
+    """Write tables of missing photos, by photo and by split and tag; print totals."""
     parts = {"train": source.train, "test": ~source.train}
     with write_aside(folder / "missing.csv") as draft, draft.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
@@ -299,14 +299,14 @@ def _write_missing(source: Source, store: PhotoStore, missing: np.ndarray, folde
             for tag, photos, lost in [("", part.sum(), (part & missing).sum()), *_by_tag(source, part, missing)]:
                 table.writerow([split, tag, photos, lost, f"{lost / max(photos, 1):.4f}"])
             lost, photos = int((part & missing).sum()), int(part.sum())
-            print(f"{split:>9}: {photos - lost:,} of {photos:,} photos are here, {lost:,} are missing", flush=True)
+            print(f"{split:>9}: {photos - lost:,} of {photos:,} photos downloaded, {lost:,} missing", flush=True)
     reasons = Counter(_kind_of(store.records[source.ids[row]].problem) for row in np.flatnonzero(missing))
     for reason, count in reasons.most_common(8):
         print(f"{count:9,} × {reason}", flush=True)
 
 
 def _kind_of(problem: str) -> str:
-    """A problem without what differs from photo to photo: its addresses."""
+    """A problem without its URLs, for counting."""
     return "; ".join(part.rpartition("://")[2].partition(": ")[2] or part for part in problem.split("; "))
 
 
@@ -320,7 +320,7 @@ def _demand(min_share: float, missing: np.ndarray, work: Path) -> None:
     share = 1 - missing.mean()
     if share < min_share:
         raise ZerotagError(
-            f"Only {share:.1%} of the photos are here, fewer than {min_share:.0%} (params.yaml: "
-            f"sources.nus-wide.min_share). {work / 'missing.csv'} says why. Run again to ask once more for those that "
-            "failed, lower the share, or get the photos by the dataset's form."
+            f"Only {share:.1%} of the photos were downloaded, fewer than {min_share:.0%} (params.yaml: "
+            f"sources.nus-wide.min_share); {work / 'missing.csv'} lists the reasons. Run again to retry failed photos, "
+            "lower the share, or request the photos with the dataset's form."
         )

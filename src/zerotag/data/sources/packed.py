@@ -1,8 +1,8 @@
-"""Photos in tar files, a thousand or so in each, and a journal of what became of every one.
+"""Downloaded photos in tar files of about a thousand each, with a journal of the outcome for every photo.
 
-Version control and file systems suffer under hundreds of thousands of small files. A photo counts as stored when
-its line stands in the journal, which is written after the photo's bytes; so a process that is killed at any moment
-leaves nothing that has to be fetched again, but what was on its way.
+DVC and file systems handle hundreds of thousands of small files badly. A photo is stored once its line is in the
+journal, which is written after the photo's bytes: a process killed at any time loses only the downloads in
+flight.
 """
 
 import hashlib
@@ -17,21 +17,21 @@ from pathlib import Path
 from typing import IO
 
 _TAR_BYTES = 2**28
-_SIDE = 512  # bytes of a tar's block
+_SIDE = 512  # bytes of a tar block
 
 
 @dataclass(frozen=True)
 class Record:
-    """What became of a photo.
+    """The outcome of a photo's download.
 
     Attributes:
-        id: the photo's name.
-        file: the tar that holds it; empty where it is missing.
-        offset, size: where its bytes lie in the tar.
+        id: the photo's id.
+        file: the tar that holds it; empty if missing.
+        offset, size: byte range in the tar.
         sha256: of the bytes.
-        url: where it came from, or what was asked last.
-        problem: why it is missing; empty where it is not.
-        final: asking again would not help.
+        url: its source, or the last URL tried.
+        problem: why it is missing, or empty.
+        final: whether a retry is pointless.
     """
 
     id: str
@@ -54,7 +54,7 @@ class PhotoStore:
     tar: tarfile.TarFile | None = None
 
     def add(self, ids: list[str], data: bytes, url: str) -> None:
-        """Store a photo under its names."""
+        """Store a photo under its ids."""
         if self.tar is None or self.tar.offset > _TAR_BYTES:
             self._next_tar()
         assert self.tar is not None and self.tar.name is not None
@@ -85,18 +85,18 @@ class PhotoStore:
 
 @contextmanager
 def open_store(folder: Path) -> Iterator[PhotoStore]:
-    """Open a folder to which photos are added; one that a killed process left is mended."""
+    """Open a folder for adding photos; repair it after a killed process."""
     folder.mkdir(parents=True, exist_ok=True)
     records = read_records(folder)
     _end_line(folder / "journal.jsonl")
     with (folder / "journal.jsonl").open("a", encoding="utf-8") as journal:
         store = PhotoStore(folder, records, journal)
-        # A machine that lost its power may have kept a line and not the bytes.
+        # After a power loss the journal may have a line whose bytes were not written.
         sizes = {path.name: path.stat().st_size for path in folder.glob("*.tar")}
         for record in list(records.values()):
             if record.file and record.offset + record.size > sizes.get(record.file, 0):
                 store.lose([record.id], record.url, "its bytes were lost", False)
-        _mend(folder, records)
+        _repair(folder, records)
         try:
             yield store
         finally:
@@ -105,27 +105,27 @@ def open_store(folder: Path) -> Iterator[PhotoStore]:
 
 
 def read_records(folder: Path) -> dict[str, Record]:
-    """The journal of a folder, the last word on each photo; none where there is no journal."""
+    """The last journal entry of each photo; empty without a journal."""
     journal = folder / "journal.jsonl"
     records = {}
     for line in journal.read_text(encoding="utf-8").splitlines() if journal.is_file() else []:
         try:
             record = Record(**json.loads(line))
         except (ValueError, TypeError):
-            continue  # cut off when its process was killed
+            continue  # truncated when its process was killed
         records[record.id] = record
     return records
 
 
 def _end_line(journal: Path) -> None:
-    """End a line that was cut off, so that the next one stands alone."""
+    """Terminate a truncated last line, so that the next one is separate."""
     if journal.is_file() and journal.read_bytes()[-1:] not in (b"", b"\n"):
         with journal.open("a", encoding="utf-8") as file:
             file.write("\n")
 
 
-def _mend(folder: Path, records: dict[str, Record]) -> None:
-    """Cut what no record speaks of off the tars' ends, and end them as tars end."""
+def _repair(folder: Path, records: dict[str, Record]) -> None:
+    """Truncate bytes without a record from the ends of the tars, and write their end-of-archive blocks."""
     ends: dict[str, int] = {}
     for record in records.values():
         if not record.file:
@@ -144,7 +144,7 @@ def _mend(folder: Path, records: dict[str, Record]) -> None:
 
 
 def _ended(path: Path, end: int) -> bool:
-    """Whether nothing but an end of zeros follows."""
+    """Whether only the end-of-archive zeros follow."""
     with path.open("rb") as file:
         file.seek(end)
         rest = file.read(4 * tarfile.RECORDSIZE)

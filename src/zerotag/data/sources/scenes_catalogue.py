@@ -1,7 +1,7 @@
-"""What the scenes show: things, places and light, each with the tags that it brings.
+"""Contents of the scenes: things, places and light, each with its tags.
 
-All tags are names from NUS-WIDE's 1,006. Those among its 81 concepts are unseen in training; the others are what
-a Flickr user would have written.
+All tags are among NUS-WIDE's 1,006. Those among its 81 concepts are unseen in training; the others stand for the
+user tags of Flickr.
 """
 
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ CONCEPTS = (
 
 @dataclass(frozen=True)
 class Thing:
-    """A thing of Twemoji's artwork.
+    """A thing with Twemoji artwork.
 
     Attributes:
-        code: its code point, the name of its picture.
-        tags: what it brings, the most telling first.
-        habitat: where it stands: land, farm, wild, snow, sky, water, sea (below the surface), town, room.
-        size: its width as a share of the picture's, when it stands in front.
+        code: its code point, the name of its artwork.
+        tags: its tags, most specific first.
+        habitat: where it can stand: land, farm, wild, snow, sky, water, sea (below the surface), town, room.
+        size: its width as a share of the image's, in the foreground.
     """
 
     code: str
@@ -39,10 +39,10 @@ class Place:
 
     Attributes:
         name: its painter in `scenes`.
-        tags: what it brings.
-        habitats: what may stand there.
-        lights: day, clouds, sunset, night, as far as they suit it.
-        share: how often it is drawn, against the others.
+        tags: its tags.
+        habitats: of the things that can stand there.
+        lights: those of day, clouds, sunset and night that suit it.
+        share: relative sampling weight.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Place:
 
 
 def _things(habitat: str, size: float, rows: str) -> list[Thing]:
-    """One thing a line: its code point and its tags."""
+    """One thing per line: code point and tags."""
     return [Thing(row.split()[0], tuple(row.split()[1:]), habitat, size) for row in rows.strip().splitlines()]
 
 
@@ -220,7 +220,7 @@ PLACES: list[Place] = [
     Place("room", ("interior",), ("room",), ("day",), 3),
 ]
 
-# What the light brings; the sky shows in most places.
+# Tags of the light; most places show the sky.
 LIGHT_TAGS: dict[str, tuple[str, ...]] = {
     "day": ("sky", "sunny"),
     "clouds": ("clouds", "cloudy"),

@@ -1,4 +1,4 @@
-"""Fetch over HTTP what the real web serves: slow, cut off, moved, busy, gone."""
+"""HTTP downloads with rate limits and retries, for slow, truncated, redirected, busy and dead URLs."""
 
 import asyncio
 import time
@@ -16,7 +16,7 @@ from yarl import URL
 
 from zerotag.files import write_aside
 
-# How many times an attempt may end in "come back later" for each that may fail.
+# "Retry later" responses allowed per allowed failure.
 _PATIENCE = 10
 _CHUNK = 2**18
 
@@ -24,16 +24,16 @@ _CHUNK = 2**18
 @dataclass(frozen=True)
 class WebSettings:
     """Attributes:
-    connections: open at once.
-    per_host: of these, to one host.
-    per_second: requests that a host is sent in a second; 0 for no limit.
-    attempts: for an address that answers wrongly or not at all.
-    first_wait: seconds before the second attempt; doubled, with chance, before each further one.
-    longest_wait: seconds, also where a Retry-After asks for more.
-    connect_seconds: to get a connection.
-    stall_seconds: without a byte.
-    total_seconds: for one photo.
-    max_megabytes: of one photo.
+    connections: concurrent connections.
+    per_host: concurrent connections per host.
+    per_second: requests per second and host; 0 for no limit.
+    attempts: per URL that fails or does not respond.
+    first_wait: seconds before the second attempt; exponential backoff with jitter.
+    longest_wait: maximum wait in seconds, also for Retry-After.
+    connect_seconds: timeout for connecting.
+    stall_seconds: timeout without data.
+    total_seconds: timeout per photo.
+    max_megabytes: maximum size of a photo.
     """
 
     connections: int = 64
@@ -49,11 +49,11 @@ class WebSettings:
 
 
 class GoneError(Exception):
-    """What was asked for is not there, and will not be."""
+    """A permanent failure; a retry is pointless."""
 
 
 class UnavailableError(Exception):
-    """It could not be had this time."""
+    """A temporary failure."""
 
     def __init__(self, reason: str, retry_after: float | None = None):
         super().__init__(reason)
@@ -68,7 +68,7 @@ class _Host:
 
 @dataclass
 class Web:
-    """An open session and what its hosts asked for."""
+    """An open session and the state of its hosts."""
 
     session: aiohttp.ClientSession
     settings: WebSettings
@@ -76,39 +76,39 @@ class Web:
     moved: dict[str, str] = field(default_factory=dict)
 
     def host(self, url: str) -> _Host:
-        """The host that will answer: the one that this address's host redirects to, if it does."""
+        """The host that serves the URL: the one that its host redirects to, if any."""
         name = URL(url).host or ""
         return self.hosts.setdefault(self.moved.get(name, name), _Host(_limiter(self.settings.per_second)))
 
 
 def _limiter(per_second: float) -> AsyncLimiter | None:
-    """At most a tenth of a second's requests in one go."""
+    """A limiter with bursts of at most a tenth of a second's requests."""
     burst = max(1.0, per_second / 10)
     return AsyncLimiter(burst, burst / per_second) if per_second else None
 
 
 @asynccontextmanager
 async def open_web(settings: WebSettings) -> AsyncIterator[Web]:
-    """Open a session; all its requests share the limits."""
+    """Open a session whose requests share the limits."""
     connector = aiohttp.TCPConnector(limit=settings.connections, limit_per_host=settings.per_host)
     timeout = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=settings.connect_seconds,
                                     sock_read=settings.stall_seconds)  # fmt: skip
-    # Photos are compressed as they are.
-    headers = {"User-Agent": "zerotag (research data set download)", "Accept-Encoding": "identity"}
+    # Photos are already compressed.
+    headers = {"User-Agent": "zerotag (research dataset download)", "Accept-Encoding": "identity"}
     async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers) as session:
         yield Web(session, settings)
 
 
 async def get(web: Web, url: str, wrong: Callable[[bytes], str] = lambda data: "") -> bytes:
-    """Fetch a small file, with retries.
+    """Download a small file, with retries.
 
     Args:
         web: an open session.
-        url: where it is.
-        wrong: says what is wrong with the content, or nothing.
+        url: its URL.
+        wrong: describes what is wrong with the content; empty if valid.
 
     Raises:
-        GoneError: there is no such file, or a placeholder stands in for it.
+        GoneError: the file does not exist, or is a placeholder.
         UnavailableError: every attempt failed.
     """
     async for attempt in _attempts(web.settings):
@@ -126,7 +126,7 @@ async def get(web: Web, url: str, wrong: Callable[[bytes], str] = lambda data: "
 
 
 async def get_file(web: Web, url: str, file: Path) -> None:
-    """Fetch a file of any size to `file`, written aside and renamed.
+    """Download a file of any size to `file`, written atomically.
 
     Raises:
         GoneError, UnavailableError: as `get`.
@@ -145,7 +145,7 @@ async def get_file(web: Web, url: str, file: Path) -> None:
 
 @asynccontextmanager
 async def _answer(web: Web, url: str) -> AsyncIterator[aiohttp.ClientResponse]:
-    """A response worth reading; everything else becomes GoneError or UnavailableError."""
+    """A successful response; failures raise GoneError or UnavailableError."""
     host = web.host(url)
     while (wait := host.closed_until - time.monotonic()) > 0:
         await asyncio.sleep(wait)
@@ -159,7 +159,7 @@ async def _answer(web: Web, url: str) -> AsyncIterator[aiohttp.ClientResponse]:
                 raise GoneError(f"a placeholder, {response.url.name}")
             if response.status in (429, 503):
                 later = _retry_after(response.headers.get("Retry-After", ""), web.settings.longest_wait)
-                if later is not None:  # then for all that ask this host
+                if later is not None:  # applies to all requests to this host
                     host = web.host(url)
                     host.closed_until = max(host.closed_until, time.monotonic() + later)
                 raise UnavailableError(f"HTTP {response.status}", later)
@@ -169,7 +169,7 @@ async def _answer(web: Web, url: str) -> AsyncIterator[aiohttp.ClientResponse]:
                 raise GoneError(f"HTTP {response.status}")
             yield response
     except TimeoutError as error:
-        raise UnavailableError("no answer in time") from error
+        raise UnavailableError("timed out") from error
     except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, aiohttp.TooManyRedirects) as error:
         raise GoneError(f"{type(error).__name__}: {error}") from error
     except (aiohttp.ClientError, OSError) as error:
@@ -177,7 +177,7 @@ async def _answer(web: Web, url: str) -> AsyncIterator[aiohttp.ClientResponse]:
 
 
 def _retry_after(header: str, longest: float) -> float | None:
-    """Seconds that a Retry-After asks for, given as such or as a date."""
+    """Seconds of a Retry-After header, given in seconds or as a date."""
     try:
         seconds = float(header) if header.isdigit() else parsedate_to_datetime(header).timestamp() - time.time()
     except ValueError:
@@ -193,7 +193,7 @@ def _attempts(settings: WebSettings) -> AsyncRetrying:
         return error.retry_after if isinstance(error, UnavailableError) else None
 
     def wait(state: RetryCallState) -> float:
-        # Where the host said when, `_answer` waits for it.
+        # `_answer` honours Retry-After.
         return chance(state) if later(state) is None else 0.0
 
     def stop(state: RetryCallState) -> bool:
