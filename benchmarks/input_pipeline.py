@@ -23,8 +23,9 @@ from zerotag.data.dataset import Dataset
 from zerotag.training.augment import TrainingPhotos
 from zerotag.training.backbones import build_backbone
 from zerotag.training.features import default_workers, photo_batches
+from zerotag.training.heads import Head
 from zerotag.training.loop import Batches, TrainSettings, train
-from zerotag.training.methods import METHODS, Head
+from zerotag.training.methods import METHODS
 from zerotag.training.model import Network
 
 TAGS, DIMENSIONS = 925, 300

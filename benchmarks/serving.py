@@ -63,7 +63,8 @@ def network_latency(name: str, repeats: int = 20) -> tuple[float, float]:
 
     from zerotag.packaging.export import export_network
     from zerotag.training.backbones import build_backbone
-    from zerotag.training.methods import Head, Method
+    from zerotag.training.heads import Head
+    from zerotag.training.methods import Method
     from zerotag.training.model import Model, Network
 
     backbone = build_backbone(name, "none")

@@ -43,7 +43,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from zerotag.training.backbones import build_backbone
-    from zerotag.training.methods import Head, method
+    from zerotag.training.heads import Head
+    from zerotag.training.methods import method
     from zerotag.training.model import Network, save_model
     from zerotag.words.vocabulary import Vocabulary
 

@@ -19,7 +19,8 @@ from zerotag.evaluation.comparison import Comparison, Difference, compare
 from zerotag.registry.champion import champion_package, keep, promote, read_champion, roll_back
 from zerotag.registry.drift import ENOUGH, Profile, drift_reasons, photo_drift, profile, request_profile, tag_drift
 from zerotag.registry.reasons import RetrainSettings, age_or_drift
-from zerotag.training.methods import Head, Method
+from zerotag.training.heads import Head
+from zerotag.training.methods import Method
 from zerotag.training.model import Model, Network
 from zerotag.words.vocabulary import Vocabulary
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from zerotag.errors import ZerotagError
 from zerotag.evaluation.calibration import Calibration
-from zerotag.training.methods import METHODS, Head, log_odds, start_head
+from zerotag.training.heads import Head, log_odds, start_head
+from zerotag.training.methods import METHODS
 from zerotag.words.lexicon import Lexicon
 from zerotag.words.lift import Lift, unit
 from zerotag.words.vocabulary import Vocabulary
@@ -54,15 +55,15 @@ def test_more_classifiers_than_dimensions() -> None:
 
 def test_a_lifted_vocabulary_is_kept_whole(tmp_path: Path) -> None:
     plain = Vocabulary([f"t{number}" for number in range(12)], words(12, 6), np.arange(12) % 3 > 0)
-    lifted = plain.lifted((2.0, 8.0))
-    assert plain.lifted(()) is plain and plain.lift(words(2, 6)).shape == (2, 6)
+    lifted = plain.lifted(Lift(plain.vectors[plain.seen], (2.0, 8.0)))
+    assert plain.lift(words(2, 6)).shape == (2, 6)
     assert lifted.vectors.shape == (12, 8) and lifted.dimensions == 6
     lifted.write(tmp_path)
     back = Vocabulary.read(tmp_path, tmp_path / "vocabulary.csv")
     assert back.digest == lifted.digest != plain.digest
     np.testing.assert_array_equal(back.lift(plain.vectors), lifted.vectors)
-    np.testing.assert_array_equal(lifted.vectors_after(np.flatnonzero(plain.seen)), lifted.vectors)
-    assert lifted.vectors_after(np.array([1, 2, 4])).shape == (12, 3)
+    np.testing.assert_array_equal(lifted.seeing(np.flatnonzero(plain.seen)).vectors, lifted.vectors)
+    assert lifted.seeing(np.array([1, 2, 4])).vectors.shape == (12, 3)
     # Data of the same words, and of others.
     data = Vocabulary(plain.tags, plain.vectors, np.ones(12, dtype=bool))
     np.testing.assert_array_equal(data.seen_by(back).vectors, lifted.vectors)
@@ -101,7 +102,8 @@ def test_a_packaged_model_scores_any_word_in_the_lifted_space(tmp_path: Path) ->
     torch.manual_seed(0)
     backbone = build_backbone("test_efficientnet", "none")
     seen = np.array([tag not in ("dog", "sea", "tree") for tag in TAGS])
-    vocabulary = Vocabulary(TAGS, words(len(TAGS), 50), seen).lifted((2.0, 8.0))
+    plain = Vocabulary(TAGS, words(len(TAGS), 50), seen)
+    vocabulary = plain.lifted(Lift(plain.vectors[seen], (2.0, 8.0)))
     head = Head(backbone.features, METHODS["sdl_plus"], vocabulary.vectors.shape[1])
     torch.nn.init.normal_(head.linear.weight)
     info = {"backbone": "test_efficientnet", "size": 64}

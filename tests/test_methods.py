@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zerotag.errors import ZerotagError
-from zerotag.training.methods import METHODS, Head, Method, diversity_weight, loss, method, ranking_loss, score
+from zerotag.training.heads import Head
+from zerotag.training.methods import METHODS, Method, diversity_weight, loss, method, ranking_loss, score
 
 
 def assert_close(given: torch.Tensor, expected: torch.Tensor) -> None:

@@ -44,7 +44,8 @@ def test_a_phrase_is_more_than_the_mean_of_its_words(minilm: Callable[[list[str]
 def test_every_tag_has_a_vector(tmp_path: Path, minilm: Callable[[list[str]], np.ndarray]) -> None:
     tags = ["sea", "northern lights", "qwertyzxcv"]
     assert write_vocabulary(tags, WordSettings(MINILM), tmp_path / "words") == []
-    np.testing.assert_allclose(np.load(tmp_path / "words" / "vectors.npy"), minilm(tags), atol=1e-5)
+    alone, in_caption = minilm(tags), minilm([f"a photo of a {tag}" for tag in tags])
+    np.testing.assert_allclose(np.load(tmp_path / "words" / "vectors.npy"), unit(alone + in_caption), atol=1e-5)
     lines = (tmp_path / "words" / "vocabulary.csv").read_text().splitlines()
     assert lines == ["tag,made_of", *(f"{tag},{tag}" for tag in tags)]
 
@@ -62,7 +63,7 @@ def test_common_words_are_encoded_once(tmp_path: Path, monkeypatch: pytest.Monke
         encoded.extend(texts)
         return np.array([[len(text), 1.0] for text in texts], dtype=np.float32)
 
-    monkeypatch.setattr(module, "load_encoder", lambda source: encoder)
+    monkeypatch.setattr(module, "word_encoder", lambda source: encoder)
     settings = WordSettings(MINILM)
     with pytest.raises(KeyboardInterrupt):
         lexicon_of(settings, 50, tmp_path)

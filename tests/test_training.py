@@ -31,6 +31,7 @@ from zerotag.evaluation.metrics import average_precision
 from zerotag.training.augment import TrainingPhotos, cutout
 from zerotag.training.backbones import build_backbone, cut
 from zerotag.training.features import photo_batches
+from zerotag.training.heads import Head
 from zerotag.training.loop import (
     Batches,
     Process,
@@ -41,7 +42,7 @@ from zerotag.training.loop import (
     parameter_groups,
     train,
 )
-from zerotag.training.methods import METHODS, Head, Method
+from zerotag.training.methods import METHODS, Method
 from zerotag.training.model import load_model
 
 PROJECT = Path(__file__).resolve().parents[1]

@@ -30,8 +30,12 @@ from tqdm import tqdm
 from zerotag.evaluation.evaluate import score_matrix
 from zerotag.evaluation.held_out import train_head
 from zerotag.settings import from_params, read_params
+from zerotag.training.backbones import build_backbone
+from zerotag.training.classifier import Classifier
+from zerotag.training.heads import ClassHead, lift_vocabulary, untrained_head
 from zerotag.training.loop import TrainSettings
 from zerotag.training.methods import Method, method
+from zerotag.words.vectors import WordSettings, class_vectors
 from zerotag.words.vocabulary import Vocabulary
 
 WORK = PROJECT / "work" / "corel5k"
@@ -47,12 +51,16 @@ class Data:
         labels: (N, T) labels.
         fold: (N,) fold of each photo.
         vocabulary: T tags, not lifted.
+        classifier: the backbone's own, of C classes.
+        classes: (C, d) word vectors of them.
     """
 
     features: np.ndarray
     labels: sp.csr_matrix
     fold: np.ndarray
     vocabulary: Vocabulary
+    classifier: Classifier
+    classes: np.ndarray
 
 
 def fold_of(name: str) -> int:
@@ -65,7 +73,12 @@ def load(photos: Path, row: Row, split: int) -> Data:
     dataset, vocabulary, labels, features = frozen_data(WORK / "folds", photos, row, split)
     rows = np.flatnonzero(dataset.usable)
     fold = np.array([fold_of(Path(name).name) for name in dataset.photos["id"].iloc[rows]])
-    return Data(features[rows], labels[rows].tocsr(), fold, vocabulary)
+    params = changed_params(read_params(PROJECT / "params.yaml"), row)
+    [backbone] = params["backbones"]
+    classifier = build_backbone(backbone, params["weights"][backbone]).classifier
+    assert classifier is not None
+    classes, known = class_vectors(*classifier.describe(), from_params(WordSettings, params["words"], "words"))
+    return Data(features[rows], labels[rows].tocsr(), fold, vocabulary, classifier.keep(known), classes)
 
 
 def fit(data: Data, key: str, chosen: Method, settings: TrainSettings, fold: int) -> Result:
@@ -79,11 +92,15 @@ def fit(data: Data, key: str, chosen: Method, settings: TrainSettings, fold: int
         fold: the fold to evaluate.
     """
     started = time.monotonic()
-    vocabulary = data.vocabulary.lifted(chosen.sharpness)
+    vocabulary = lift_vocabulary(data.vocabulary, chosen, data.classes if chosen.needs_classifier else None)
     seen, held_out = vocabulary.seen, np.flatnonzero(data.fold == fold)
-    labels, vectors = data.labels[:, np.flatnonzero(seen)].tocsr(), vocabulary.vectors[seen]
+    labels = data.labels[:, np.flatnonzero(seen)].tocsr()
     others = np.flatnonzero(data.fold != fold)
-    head = train_head(chosen, data.features, others, labels, vectors, settings, torch.device("cpu"))
+    if chosen.trained:
+        own = ClassHead.of(data.classifier) if chosen.trust else None
+        head = train_head(chosen, data.features, others, labels, vocabulary, own, settings, torch.device("cpu"))
+    else:
+        head = untrained_head(chosen, data.classifier, data.classes)
     seconds = time.monotonic() - started
     with torch.inference_mode():
         principal = head(torch.from_numpy(data.features[held_out])).numpy()

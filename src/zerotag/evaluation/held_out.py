@@ -6,6 +6,7 @@ CalibratedClassifierCV with ensemble=False). A third head is trained without som
 of these tags calibrate unseen words.
 """
 
+from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,13 +14,16 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
+from torch import nn
 
 from zerotag.data.dataset import Dataset
 from zerotag.evaluation.calibration import Calibration, expected_calibration_error, fit_calibration, reliability
 from zerotag.evaluation.evaluate import principal_vectors, score_matrix
+from zerotag.training.heads import ClassHead, Head, JointHead, start_head
 from zerotag.training.loop import TrainSettings, feature_batches, tag_frequency, train
-from zerotag.training.methods import Head, Method, start_head
+from zerotag.training.methods import Method
 from zerotag.training.model import Model
+from zerotag.words.vocabulary import Vocabulary
 
 HELD_OUT_PHOTOS = HELD_OUT_TAGS = 0.2
 SCORED_PHOTOS = 10_000
@@ -50,11 +54,14 @@ def calibrate_linear_probe(
     method = Method(**model.info["parameters"])
     scores = []
     for chosen in (seen, seen[~hidden]):
-        vectors = model.vocabulary.vectors_after(chosen)
-        head = train_head(method, features, learn, labels[:, chosen].tocsr(), vectors[chosen], settings, device)
+        vocabulary = model.vocabulary.seeing(chosen)
+        head = model.network.head
+        if method.trained:
+            own = head.classes if isinstance(head, JointHead) else None
+            head = train_head(method, features, learn, labels[:, chosen].tocsr(), vocabulary, own, settings, device)
         with torch.inference_mode():
-            principal = head(torch.from_numpy(features[rest]).to(device)).cpu().numpy()
-        scores.append(score_matrix(principal, vectors))
+            principal = head.to(device)(torch.from_numpy(features[rest]).to(device)).cpu().numpy()
+        scores.append(score_matrix(principal, vocabulary.vectors))
     pretend, names = seen[hidden], [model.vocabulary.tags[column] for column in seen]
     truth = labels[rest]
     fitted = fit_calibration(scores[0][:, seen], truth[:, seen], names, scores[1][:, pretend], truth[:, pretend])
@@ -124,10 +131,11 @@ def train_head(
     features: np.ndarray,
     rows: np.ndarray,
     labels: sp.csr_matrix,
-    vectors: np.ndarray,
+    vocabulary: Vocabulary,
+    classes: ClassHead | None,
     settings: TrainSettings,
     device: torch.device,
-) -> Head:
+) -> nn.Module:
     """Train a head on cached features, as the train stage does for a frozen backbone.
 
     Args:
@@ -135,10 +143,12 @@ def train_head(
         features: (N, F) cached features.
         rows: rows of the training photos.
         labels: (N, S) CSR 0/1 of the seen tags.
-        vectors: (S, d) their word vectors, lifted if the method lifts.
+        vocabulary: of T tags, lifted if the method lifts.
+        classes: the backbone's own classifier, for a method that trusts it.
         settings: training settings.
         device: device to train on.
     """
+    vectors = vocabulary.targets
     torch.manual_seed(settings.seed)
     head = Head(features.shape[1], method, vectors.shape[1])
     start_head(head, torch.from_numpy(features[rows]), tag_frequency(labels, rows), torch.from_numpy(vectors))
@@ -155,4 +165,9 @@ def train_head(
             key="held out",
             device=device,
         )
-    return head.eval()
+    head.eval()
+    if classes is None:
+        return head
+    joint = JointHead(head.cpu(), deepcopy(classes).cpu())
+    joint.match_scales(torch.from_numpy(features[rows]), torch.from_numpy(vectors), method.trust)
+    return joint

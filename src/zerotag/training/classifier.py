@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from timm.data import ImageNetInfo, infer_imagenet_subset
 from torch import nn
@@ -33,6 +34,11 @@ class Classifier:
         """Of a timm network; None where it ends otherwise, as a CLIP's image tower does."""
         layer = network.get_classifier()  # type: ignore[operator]
         return cls.of(layer.weight, layer.bias) if isinstance(layer, nn.Linear) else None
+
+    def keep(self, classes: np.ndarray) -> "Classifier":
+        """The classifier of some classes, by their places among the C."""
+        places = torch.from_numpy(classes)
+        return Classifier(self.weight[places], self.bias[places])
 
     def describe(self) -> tuple[list[str], list[str]]:
         """The names of the C classes, each with its synonyms ("tench, Tinca tinca"), and their definitions.

@@ -4,12 +4,14 @@
 classes have names and so word vectors. `JointHead` has both, side by side. `ConseHead` is the published baseline.
 """
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
 from zerotag.training.classifier import Classifier
 from zerotag.training.methods import Method
+from zerotag.words.lift import Lift
 from zerotag.words.vocabulary import Vocabulary
 
 # Classes that ConSE averages.
@@ -131,17 +133,18 @@ class JointHead(nn.Module):
         return torch.cat([principal, classes], dim=-1)
 
     @torch.no_grad()
-    def match_scales(self, features: torch.Tensor, vectors: torch.Tensor) -> None:
-        """Give the classes' coordinates the spread of the seen tags' scores.
+    def match_scales(self, features: torch.Tensor, vectors: torch.Tensor, trust: float) -> None:
+        """Scale the classes' scores to `trust` times the spread of the seen tags' scores.
 
         Args:
-            features: (N, F) of training photos, or of some of them.
+            features: (N, F) of a sample of training photos.
             vectors: (S, d) of the seen tags.
+            trust: see `zerotag.training.methods.Method`.
         """
         scores = (self.trained(features) @ vectors.T).amax(dim=1)
         spread = (scores - scores.mean(dim=1, keepdim=True)).std()
         self.classes.scale.fill_(1)
-        self.classes.scale.copy_(spread / self.classes(features).std())
+        self.classes.scale.copy_(trust * spread / self.classes(features).std())
 
 
 class ConseHead(nn.Module):
@@ -180,6 +183,33 @@ class ConseHead(nn.Module):
         best = shares.topk(min(_CONSE_CLASSES, shares.shape[-1]), dim=-1)
         mean = (best.values.unsqueeze(-1) * self.vectors[best.indices]).sum(dim=1)
         return functional.normalize(mean, dim=-1).unsqueeze(1)
+
+
+def lift_vocabulary(vocabulary: Vocabulary, method: Method, classes: np.ndarray | None = None) -> Vocabulary:
+    """A vocabulary in the space that a method scores in.
+
+    Args:
+        vocabulary: of T tags, not lifted.
+        method: whether it lifts, and how.
+        classes: (C, d) word vectors of the backbone's classes, for a method that needs its classifier.
+    """
+    if not method.sharpness:
+        return vocabulary
+    seen = vocabulary.vectors[vocabulary.seen] if method.trained else vocabulary.vectors[:0]
+    return vocabulary.lifted(Lift(seen, method.sharpness, classes))
+
+
+def untrained_head(method: Method, classifier: Classifier, classes: np.ndarray) -> nn.Module:
+    """The head of a method that needs no training.
+
+    Args:
+        method: of kind classifier or conse.
+        classifier: the backbone's own, of C classes.
+        classes: (C, d) their word vectors.
+    """
+    if method.kind == "conse":
+        return ConseHead.of(classifier, torch.from_numpy(classes)).eval()
+    return ClassHead.of(classifier).eval()
 
 
 def empty_head(method: Method, features: int, vocabulary: Vocabulary, classes: int) -> nn.Module:

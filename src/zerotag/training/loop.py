@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from zerotag.errors import ZerotagError
 from zerotag.files import write_aside
-from zerotag.training.methods import Method, log_odds, loss
+from zerotag.training.heads import log_odds
+from zerotag.training.methods import Method, loss
 
 # (ordered rows, epoch) -> batches of (inputs on the device, their rows)
 Batches = Callable[[np.ndarray, int], Iterator[tuple[torch.Tensor, np.ndarray]]]

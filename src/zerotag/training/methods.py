@@ -29,10 +29,11 @@ class Method:
     standardise: apply the head to standardised square roots of the features.
     prior: give the head a bias, initialised from the tag frequencies.
     head_decay: weight decay of the head's weight; None: as for the rest of the network.
-    trust: how much unseen words rely on the backbone's own classifier, whose classes are further anchors of the lift
-        beside the seen tags; 0: not at all. Seen tags are scored by what was trained alone.
-    kind: `trained`; or, without any training, `classifier` (the backbone's own, lifted to any word by `sharpness` and
-        `trust`) or `conse` (Norouzi et al., ICLR 2014), the published baseline.
+    trust: how much unseen words rely on the backbone's own classifier, whose classes are further anchors of the lift:
+        the spread of the classes' scores, in units of the seen tags'; 0: not at all. Seen tags are scored by the
+        trained head alone.
+    kind: `trained`; or, without any training, `classifier` (the backbone's own, lifted to any word by `sharpness`) or
+        `conse` (Norouzi et al., ICLR 2014), the published baseline.
     """
 
     principal_vectors: int = 7
@@ -68,11 +69,11 @@ METHODS: dict[str, Method] = {
         standardise=True,
         prior=True,
         head_decay=0.1,
-        trust=1.0,
+        trust=0.5,
     ),
     "sdl": Method(),
     "fast0tag": Method(principal_vectors=1, regularisation=0.0, diversity_weight=False, per_negative=True),
-    "classifier": Method(principal_vectors=1, sharpness=(2.0, 4.0, 8.0), trust=30.0, kind="classifier"),
+    "classifier": Method(principal_vectors=1, sharpness=(2.0, 4.0, 8.0), kind="classifier"),
     "conse": Method(principal_vectors=1, kind="conse"),
 }
 
@@ -92,8 +93,8 @@ def method(name: str, changes: dict[str, object] | None = None) -> Method:
         raise ZerotagError(f"params.yaml: method.{name}.regularisation must be in [0, 1].")
     if chosen.trust < 0 or (chosen.trust and not chosen.sharpness):
         raise ZerotagError(
-            f"params.yaml: method.{name}.trust must be 0 or more, and 0 without a sharpness: classes are anchors of the "
-            "lift."
+            f"params.yaml: method.{name}.trust must be 0 or more, and 0 without a sharpness, as classes are anchors of "
+            "the lift."
         )
     return chosen
 

@@ -22,7 +22,8 @@ from torch import nn
 from zerotag.errors import ZerotagError
 from zerotag.files import write_aside
 from zerotag.training.backbones import build_backbone
-from zerotag.training.methods import Head, Method
+from zerotag.training.heads import empty_head
+from zerotag.training.methods import Method
 from zerotag.words.vocabulary import Vocabulary
 
 
@@ -32,7 +33,7 @@ class Network(nn.Module):
     The backbone may be the last part of one; then the inputs are activations.
     """
 
-    def __init__(self, backbone: nn.Module, head: Head):
+    def __init__(self, backbone: nn.Module, head: nn.Module):
         super().__init__()
         self.backbone = backbone
         self.head = head
@@ -90,7 +91,7 @@ def load_model(folder: Path) -> Model:
     # Input normalisation belongs to the weights, and so to the model.
     backbone.mean.copy_(torch.tensor(info["mean"]).view(-1, 1, 1))
     backbone.std.copy_(torch.tensor(info["std"]).view(-1, 1, 1))
-    head = Head(backbone.features, method, vocabulary.vectors.shape[1])
+    head = empty_head(method, backbone.features, vocabulary, info.get("classes", 0))
     network = Network(backbone, head).eval()
     try:
         network.load_state_dict(torch.load(folder / "model.pt", map_location="cpu", weights_only=True))

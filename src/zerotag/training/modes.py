@@ -19,8 +19,8 @@ from zerotag.errors import ZerotagError
 from zerotag.training.augment import TrainingPhotos
 from zerotag.training.backbones import Backbone, cut
 from zerotag.training.features import default_workers, features_of, photo_batches
+from zerotag.training.heads import Head
 from zerotag.training.loop import Batches, TrainSettings, feature_batches
-from zerotag.training.methods import Head
 from zerotag.training.model import Network
 
 MODES = ("linear_probe", "partial_fine_tuning", "full_fine_tuning")

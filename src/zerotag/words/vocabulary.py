@@ -48,8 +48,7 @@ class Vocabulary:
         if not (words / "lift.npz").is_file():
             return cls(tags, vectors, seen)
         with np.load(words / "lift.npz") as lift:
-            classes, sharpness = lift.get("classes"), tuple(lift["sharpness"].tolist())
-            space = Lift(lift["seen"], sharpness, classes, float(lift["noise"]))
+            space = Lift(lift["seen"], tuple(lift["sharpness"].tolist()), lift.get("classes"))
             return cls(tags, vectors, seen, lift["words"], space)
 
     def lifted(self, space: Lift) -> "Vocabulary":
