@@ -182,7 +182,7 @@ STOPS: dict[str, tuple[str, Change, list[str], str]] = {
     "wrong weights": (
         f"features {BACKBONE}",
         lambda p: p["weights"].update(other="params.yaml"),
-        ["params.yaml: not a file of weights"],
+        ["params.yaml: not a weights file"],
         "features",
     ),
     "unknown method": (f"train {BACKBONE} sdll", lambda p: None, ["method 'sdll'", "sdl, fast0tag"], "models"),

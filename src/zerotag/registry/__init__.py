@@ -1,6 +1,6 @@
-"""The model in service, and when to train another.
+"""Model registry: the model in production, and reasons to retrain.
 
-`choice.best_model` selects among the trained models, `champion` keeps the record of the one in service and rolls it
-back, and `reasons.age_or_drift` tells whether retraining is due, from what `drift` measures. The flows act on this;
-nothing here trains or loads a network.
+`choice.best_model` selects the best trained model, `champion` records the one in production and rolls it back, and
+`reasons.age_or_drift` decides whether to retrain, based on `drift`. The flows act on this; nothing here trains or loads
+a network.
 """

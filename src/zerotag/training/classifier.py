@@ -1,4 +1,4 @@
-"""The classifier that a pretrained backbone comes with: linear, over classes that have names."""
+"""The linear classifier of a pretrained backbone, over named classes."""
 
 from dataclasses import dataclass
 
@@ -24,14 +24,14 @@ class Classifier:
 
     @classmethod
     def of(cls, weight: torch.Tensor, bias: torch.Tensor | None) -> "Classifier | None":
-        """From the tensors of a state dict; None where they are not those of a linear layer."""
+        """From the tensors of a state dict; None if they are not those of a linear layer."""
         if weight.ndim != 2:
             return None
         return cls(weight.detach().float(), torch.zeros(len(weight)) if bias is None else bias.detach().float())
 
     @classmethod
     def of_network(cls, network: nn.Module) -> "Classifier | None":
-        """Of a timm network; None where it ends otherwise, as a CLIP's image tower does."""
+        """From a timm network; None if it has no linear classifier, such as a CLIP image tower."""
         layer = network.get_classifier()  # type: ignore[operator]
         return cls.of(layer.weight, layer.bias) if isinstance(layer, nn.Linear) else None
 
@@ -41,7 +41,7 @@ class Classifier:
         return Classifier(self.weight[places], self.bias[places])
 
     def describe(self) -> tuple[list[str], list[str]]:
-        """The names of the C classes, each with its synonyms ("tench, Tinca tinca"), and their definitions.
+        """Names of the C classes, with synonyms ("tench, Tinca tinca"), and their definitions.
 
         Raises:
             ZerotagError: no label set of this size has names.
@@ -49,8 +49,8 @@ class Classifier:
         label_set = infer_imagenet_subset({"num_classes": len(self.weight)})
         if label_set is None:
             raise ZerotagError(
-                f"The backbone's classifier has {len(self.weight):,} classes: no label set of that size has names "
-                "(those of ImageNet-1k, 12k, 21k and 22k do), so that its classes have no word vectors."
+                f"The backbone's classifier has {len(self.weight):,} classes, a label set without known names, so its "
+                "classes have no word vectors. Use weights of ImageNet-1k, 12k, 21k or 22k."
             )
         labels = ImageNetInfo(label_set)
         names = [labels.index_to_description(place) for place in range(labels.num_classes())]
@@ -62,12 +62,12 @@ def need_classifier(classifier: Classifier | None, backbone: str, method: str) -
     """The classifier of a backbone for a method that needs it.
 
     Raises:
-        ZerotagError: there is none.
+        ZerotagError: it has none.
     """
     if classifier is None:
         raise ZerotagError(
-            f"params.yaml: method {method} needs a backbone whose weights come with a classifier over named classes; "
-            f"those of {backbone} come without (random ones; image towers of CLIP). Take other weights "
-            "or another backbone; for sdl_plus and sdl, method.NAME.trust = 0 does without."
+            f"params.yaml: method {method} needs weights with a classifier over named classes; "
+            f"those of {backbone} have none (random weights, CLIP image towers). Use other weights "
+            "or another backbone; sdl_plus and sdl work without it if method.NAME.trust = 0."
         )
     return classifier

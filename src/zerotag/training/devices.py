@@ -1,4 +1,4 @@
-"""Which GPU a run takes where several runs share a machine."""
+"""Assign GPUs to concurrent training runs on a machine."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,17 +11,17 @@ from zerotag.files import hold
 
 
 def runs_at_once(launcher: str) -> int:
-    """How many models train at once: one a GPU, one on a CPU, and one where torchrun takes all GPUs for it."""
+    """Number of concurrent trainings: one per GPU, one on a CPU, and one if torchrun uses all GPUs."""
     return max(1, torch.cuda.device_count()) if launcher == "python" else 1
 
 
 @contextmanager
 def one_gpu(locks: Path, gpus: int) -> Iterator[dict[str, str]]:
-    """Take a GPU that no other run has; yields the variables that leave a run this one.
+    """Reserve a free GPU; yields the environment variables that restrict a run to it.
 
     Args:
-        locks: a folder of lock files, one a GPU.
-        gpus: how many there are to choose from; below 2 there is nothing to choose, and no variable.
+        locks: a folder of lock files, one per GPU.
+        gpus: number of GPUs; with fewer than 2 it yields no variables.
     """
     with ExitStack() as held:
         for number in range(gpus if gpus > 1 else 0):
