@@ -27,7 +27,7 @@ from zerotag.words.vocabulary import Vocabulary
 
 HELD_OUT_PHOTOS = HELD_OUT_TAGS = 0.2
 SCORED_PHOTOS = 10_000
-# Enough to fit the sigmoids of an end-to-end model, whose whole network has to run on each photo.
+# Enough to fit the sigmoids of a fine-tuned model, whose whole network has to run on each photo.
 FINE_TUNED_PHOTOS = 2000
 
 
@@ -71,7 +71,7 @@ def calibrate_linear_probe(
 def calibrate_fine_tuned(
     model: Model, dataset: Dataset, batch: int, seed: int, device: torch.device
 ) -> tuple[Calibration, dict[str, Any]]:
-    """Calibrate an end-to-end model on its own training photos, since training a second network is too expensive.
+    """Calibrate a fine-tuned model on its own training photos, since training a second network is too expensive.
 
     Args:
         model: a model with T tags.
