@@ -4,6 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from zerotag.serving.tagger import Understood
+
 
 class TagAnswer(BaseModel):
     """A tag of a photo."""
@@ -13,6 +15,11 @@ class TagAnswer(BaseModel):
     seen: bool | None = Field(description="Seen in training; null for a word outside the vocabulary.")
     probability: float = Field(description="Calibrated score.", ge=0, le=1)
     principal_vector: int = Field(description="Index of the principal vector with the maximum, from 0.", ge=0)
+    understood: Understood = Field(
+        description="How the word was resolved: as `itself` (in any form), as the mean of its `parts`, or `encoded` as "
+        "a whole by the text encoder."
+    )
+    made_of: str = Field(description="What the vector was composed of: the word, another form of it, or its parts.")
 
 
 class Spent(BaseModel):
@@ -28,6 +35,7 @@ class PhotoTags(BaseModel):
 
     tags: list[TagAnswer]
     missing: list[str] = Field(description="Requested words without a word vector.")
+    reason: str = Field(description="Why they have none; empty if none is missing.")
     model: str = Field(description="Name and version of the model.")
     milliseconds: Spent
 
@@ -45,6 +53,7 @@ class BatchTags(BaseModel):
 
     photos: list[BatchPhoto]
     missing: list[str]
+    reason: str
     model: str
     milliseconds: Spent
 
@@ -75,6 +84,7 @@ class SearchAnswer(BaseModel):
     photos: list[Found]
     next: int | None = Field(description="Offset of the next page; null on the last page.")
     indexed: int = Field(description="Number of photos in the index.")
+    understood: dict[str, Understood] = Field(description="How each word was resolved.")
     milliseconds: float
 
 

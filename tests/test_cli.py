@@ -62,9 +62,47 @@ def test_ones_own_words(photos: Path, packaged: Path) -> None:
     words = "dog, Lighthouses, sky,, zebra-boat ,qwertyzxcv"
     status, lines, errors = run("tag", photos / "a.jpg", "--tags", words, "--json", "--model", packaged)
     assert status == 0
-    assert "no word vector for 'qwertyzxcv', skipped" in errors
-    seen = {each["tag"]: each["seen"] for each in json.loads(lines[0])["tags"]}
-    assert seen == {"dog": False, "Lighthouses": None, "sky": True, "zebra-boat": None}
+    assert errors == "zerotag: No word vector for qwertyzxcv: skipped.\n"
+    tags = {each["tag"]: each for each in json.loads(lines[0])["tags"]}
+    assert {tag: each["seen"] for tag, each in tags.items()} == {
+        "dog": False, "Lighthouses": None, "sky": True, "zebra-boat": None,
+    }  # fmt: skip
+    assert {tag: (each["understood"], each["made_of"]) for tag, each in tags.items()} == {
+        "dog": ("itself", "dog"), "Lighthouses": ("itself", "lighthouse"), "sky": ("itself", "sky"),
+        "zebra-boat": ("parts", "zebra + boat"),
+    }  # fmt: skip
+    assert run("tag", photos / "a.jpg", "--tags", "dog, zebra-boat", "--model", packaged)[2] == (
+        "zerotag: 'zebra-boat' understood as zebra + boat\n"
+    )
+
+
+def test_phrases(photos: Path, packaged_encoder: Path, tmp_path: Path) -> None:
+    options = ("--model", packaged_encoder)
+    phrase = "a dog on the beach"
+    status, lines, errors = run("tag", photos / "a.jpg", "--tags", f"{phrase}, boats, 海滩上的狗", "--json", *options)
+    assert (status, errors) == (0, "zerotag: The text encoder knows Latin letters only, not 海滩上的狗: skipped.\n")
+    how = {each["tag"]: (each["understood"], each["made_of"]) for each in json.loads(lines[0])["tags"]}
+    assert how == {phrase: ("encoded", phrase), "boats": ("itself", "boat")}
+    note = f"zerotag: {phrase!r} encoded as a whole\n"
+    assert run("tag", photos / "a.jpg", "--tags", f"{phrase}, boats", *options)[2] == note
+    run("index", photos, "--database", tmp_path / "index", *options)
+    status, lines, errors = run("search", phrase, "--database", tmp_path / "index", *options)
+    assert (status, len(lines), errors) == (0, 2, note)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("a" * 300, "A word is longer than 100 characters."),
+        ("dog, " + "a" * 300, "A word is longer than 100 characters."),
+        ("so long " * 40, "A phrase is longer than 200 characters."),
+        ("海滩上的狗", "The text encoder knows Latin letters only, not 海滩上的狗. Try other words."),
+        ("🐕", "The text encoder knows Latin letters only, not 🐕. Try other words."),
+    ],
+)
+def test_what_is_no_word_or_phrase(photos: Path, packaged_encoder: Path, words: str, message: str) -> None:
+    status, lines, errors = run("tag", photos, "--tags", words, "--model", packaged_encoder)
+    assert (status, lines, errors) == (1, [], f"zerotag: {message}\n")
 
 
 def test_no_word_that_is_known(photos: Path, packaged: Path) -> None:

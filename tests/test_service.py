@@ -56,7 +56,10 @@ def test_own_words(client: httpx.Client) -> None:
     answer = send(client, encoded(), vocabulary=["boat, sky", "zebras", "qzxv"]).json()
     assert {each["tag"] for each in answer["tags"]} == {"boat", "sky", "zebras"}
     assert {each["tag"]: each["seen"] for each in answer["tags"]} == {"boat": None, "sky": True, "zebras": None}
-    assert answer["missing"] == ["qzxv"]
+    assert (answer["missing"], answer["reason"]) == (["qzxv"], "No word vector for qzxv")
+    zebras = next(each for each in answer["tags"] if each["tag"] == "zebras")
+    assert (zebras["understood"], zebras["made_of"]) == ("itself", "zebra")
+    assert {each["understood"] for each in send(client, encoded()).json()["tags"]} == {"itself"}
     refused(send(client, encoded(), vocabulary="qzxv, qqq"), 422, "No word vector", "qzxv")
 
 
@@ -269,6 +272,7 @@ def test_searches_that_are_refused(client: httpx.Client) -> None:
     refused(client.post("/search", json={"words": [" "]}), 422, "No word")
     refused(client.post("/search", json={"words": ["boat", "qzxv"]}), 422, "qzxv")
     refused(client.post("/search", json={"words": ["boat"], "limit": 0}), 422, "limit")
+    refused(client.post("/search", json={"words": ["a" * 300]}), 422, "longer than 100 characters")
     refused(client.post("/search", json={"words": [f"word{n}" for n in range(10_000)]}), 422, "10,000")
     refused(client.post("/search", content=b"{", headers={"content-type": "application/json"}), 422)
 
@@ -344,6 +348,39 @@ def test_api_key_and_cors_when_configured(packaged: Path, tmp_path: Path) -> Non
         assert answer.headers["access-control-allow-origin"] == "http://photos.example"
         other = client.get("/model", headers={"origin": "http://elsewhere.example"})
         assert "access-control-allow-origin" not in other.headers
+
+
+def test_phrases(packaged_encoder: Path, tmp_path: Path) -> None:
+    phrase = "a dog on the beach"
+    with (
+        serving(packaged_encoder, tmp_path, workers="1") as running,
+        httpx.Client(base_url=running.url, timeout=60) as client,
+    ):
+        answer = send(client, encoded(), vocabulary=f"{phrase}, boats, 海滩上的狗").json()
+        how = {each["tag"]: (each["understood"], each["made_of"]) for each in answer["tags"]}
+        assert how == {phrase: ("encoded", phrase), "boats": ("itself", "boat")}
+        assert answer["missing"] == ["海滩上的狗"]
+        assert answer["reason"] == "The text encoder knows Latin letters only, not 海滩上的狗"
+        expected = Tagger(packaged_encoder).tag(encoded(), "a.jpg", [phrase])[0].score
+        assert next(each["score"] for each in answer["tags"] if each["tag"] == phrase) == pytest.approx(
+            expected, abs=1e-4
+        )
+
+        (running.root / "a.jpg").write_bytes(encoded())
+        client.post("/index", json={})
+        found = client.post("/search", json={"words": [phrase, "sky"], "without": ["boats"]}).json()
+        assert found["understood"] == {phrase: "encoded", "sky": "itself", "boats": "itself"}
+        found = client.post("/search", json={"words": [phrase]}).json()
+        assert found["photos"][0]["score"] == pytest.approx(expected, abs=1e-4)
+
+        for word, part in (
+            ("海滩上的狗", "Latin letters only"),
+            ("🐕", "Latin letters only"),
+            ("a" * 300, "100 characters"),
+        ):
+            refused(send(client, encoded(), vocabulary=word), 422, part)
+            refused(client.post("/search", json={"words": ["sky", word]}), 422, part)
+        refused(send(client, encoded(), vocabulary="so long " * 40), 422, "200 characters")
 
 
 def test_transparent_picture(client: httpx.Client) -> None:

@@ -57,13 +57,18 @@ async function tag() {
     const longest = Math.max(0.001, ...answer.tags.map((one) => one.score));
     $("tags").replaceChildren(...answer.tags.map((one) => bar(one, longest)));
     const spent = Object.values(answer.milliseconds).reduce((sum, one) => sum + one, 0);
-    const missing = answer.missing.length ? ` No word vector for: ${answer.missing.join(", ")}.` : "";
-    note("tag-note", `${spent.toFixed(0)} ms.${missing}`);
+    const missing = answer.reason && ` ${answer.reason}.`;
+    const encoded = answer.tags.filter((one) => one.understood === "encoded").map((one) => one.tag);
+    note("tag-note", `${spent.toFixed(0)} ms.${missing}${encodedNote(encoded)}`);
   } catch (error) {
     if (mine !== asked) return;
     $("tags").replaceChildren();
     note("tag-note", error.message, true);
   }
+}
+
+function encodedNote(phrases) {
+  return phrases.length ? ` Encoded as a whole: ${phrases.join(", ")}.` : "";
 }
 
 function bar(tag, longest) {
@@ -74,8 +79,13 @@ function bar(tag, longest) {
   track.querySelector("rect").setAttribute("width", Math.max(0, 100 * tag.score / longest).toFixed(1));
   row.append(element("span", "name", tag.tag + (tag.seen ? "" : "*")), track);
   row.append(element("span", "share", `${(100 * tag.probability).toFixed(0)}%`));
-  row.title = `score ${tag.score.toFixed(2)}, principal vector ${tag.principal_vector + 1}`;
+  row.title = `score ${tag.score.toFixed(2)}, principal vector ${tag.principal_vector + 1}${understood(tag)}`;
   return row;
+}
+
+function understood(tag) {
+  if (tag.understood === "encoded") return ", encoded as a whole";
+  return tag.made_of === tag.tag ? "" : `, understood as ${tag.made_of}`;
 }
 
 let waiting;
@@ -117,7 +127,8 @@ async function search(offset) {
     const count = $("found").children.length;
     const text = count ? `Top ${count} of ${answer.indexed} photos, ${answer.milliseconds.toFixed(0)} ms.`
       : answer.indexed ? "No photo matches." : "The index is empty. Update it first.";
-    note("search-note", text);
+    const encoded = Object.keys(answer.understood).filter((word) => answer.understood[word] === "encoded");
+    note("search-note", `${text}${encodedNote(encoded)}`);
   } catch (error) {
     note("search-note", error.message, true);
   }

@@ -12,7 +12,7 @@ import typer
 from zerotag.errors import ZerotagError, plain_exit
 
 if TYPE_CHECKING:
-    from zerotag.serving.tagger import Tagger
+    from zerotag.serving.tagger import Tagger, Words
 
 app = typer.Typer(help="Tag photos, including with words never seen in training.", no_args_is_help=True)
 
@@ -61,8 +61,10 @@ def tag(
         files = find_photos(photos)
         tagger = _tagger(model)
         words = tagger.words(tags.split(","), "unseen" if unseen else "all")
-        for word in words.missing:
-            print(f"zerotag: no word vector for {word!r}, skipped.", file=sys.stderr)
+        if words.missing:
+            print(f"zerotag: {words.reason}: skipped.", file=sys.stderr)
+        if not as_json:
+            _note(words)
         failed = 0
         for file in files:
             try:
@@ -78,6 +80,13 @@ def tag(
                 print(f"{file}: {', '.join(marked)}")
         if failed:
             raise ZerotagError(f"{failed} of {len(files)} photos cannot be tagged; see above.")
+
+
+def _note(*given: "Words | None") -> None:
+    """Print how words were understood, unless as themselves."""
+    for words in given:
+        for line in words.notes if words else []:
+            print(f"zerotag: {line}", file=sys.stderr)
 
 
 Database = Annotated[str, typer.Option(help="The index: a folder, s3://… or db://….")]
@@ -126,6 +135,8 @@ def search(
 
         tagger = _tagger(model)
         wanted, unwanted = search_words(tagger, words.split(","), without.split(","))
+        if not as_json:
+            _note(wanted, unwanted)
         found = open_index(database, tagger).search(wanted.vectors, unwanted.vectors if unwanted else None, top, offset)
         for hit in found:
             print(json.dumps(asdict(hit)) if as_json else f"{hit.score:6.2f}  {hit.photo}")

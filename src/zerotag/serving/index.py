@@ -205,8 +205,8 @@ def search_words(tagger: Tagger, wanted: Iterable[str], unwanted: Iterable[str])
         raise ZerotagError("No word to search for. Give at least one.")
     words = tagger.words(wanted)
     without = tagger.words(unwanted) if any(word.strip() for word in unwanted) else None
-    if missing := words.missing + (without.missing if without else []):
-        raise ZerotagError(f"No word vector for {', '.join(missing[:10])}. Try other words.")
+    if reasons := [each.reason for each in (words, without) if each and each.missing]:
+        raise ZerotagError(f"{'. '.join(reasons)}. Try other words.")
     return words, without
 
 

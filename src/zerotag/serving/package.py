@@ -10,6 +10,8 @@
     lexicon.txt        W words for open-vocabulary look-up, one per line, most frequent first
     lexicon.npy        (W, d) float16 word vectors of the lexicon, not lifted
     calibration.json   mapping from scores to probabilities, by tag
+    encoder/           the text encoder that the word vectors come from, for phrases (`zerotag.serving.text_encoder`):
+                       model.onnx, tokenizer.json, encoder.json; only for sentence-transformers models
 """
 
 import json
@@ -27,6 +29,8 @@ from zerotag.files import write_aside
 from zerotag.words.lexicon import Lexicon
 from zerotag.words.vocabulary import Vocabulary
 
+# Folder of the text encoder in a package.
+ENCODER = "encoder"
 _BLOCK = 50_000
 
 
@@ -47,6 +51,7 @@ def write_package(
     calibration: Calibration,
     info: dict[str, Any],
     words: int = 400_000,
+    encoder: Path | None = None,
 ) -> None:
     """Write a package folder atomically.
 
@@ -58,6 +63,7 @@ def write_package(
         calibration: calibration of this network's scores.
         info: content of tagger.json.
         words: number of words taken from the lexicon.
+        encoder: folder written by `zerotag.packaging.text_encoder`; None if phrases are averaged from their parts.
     """
     with write_aside(folder) as draft:
         draft.mkdir()
@@ -66,6 +72,8 @@ def write_package(
         (draft / "calibration.json").write_text(json.dumps(calibration.content(), indent=1) + "\n", encoding="utf-8")
         vocabulary.write(draft)
         write_lexicon(lexicon, draft, words)
+        if encoder:
+            shutil.copytree(encoder, draft / ENCODER)
 
 
 def write_lexicon(lexicon: Lexicon, folder: Path, words: int) -> None:

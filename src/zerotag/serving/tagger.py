@@ -6,7 +6,7 @@ The library, the command line and the service all use this module. It needs only
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,15 +15,23 @@ import numpy as np
 from zerotag.data.photos import MAX_PIXELS, open_photo
 from zerotag.errors import ZerotagError
 from zerotag.evaluation.calibration import Calibration
-from zerotag.serving.package import read_info, read_lexicon
+from zerotag.serving.package import ENCODER, read_info, read_lexicon
 from zerotag.serving.runtime import Runtime, to_pixels
 from zerotag.serving.scoring import score
-from zerotag.words.lexicon import Lexicon, look_up
+from zerotag.serving.text_encoder import TextEncoder
+from zerotag.words.lexicon import Lexicon, look_up, look_up_word
 from zerotag.words.vocabulary import Vocabulary
 
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff"})
 
 Task = Literal["all", "unseen"]
+# How a word was resolved: as a known word (in any form), as the mean of its parts, or by the text encoder.
+Understood = Literal["itself", "parts", "encoded"]
+
+# Maximum characters of a word and of a phrase.
+_LONGEST_WORD, _LONGEST_PHRASE = 100, 200
+# Cached phrases; a MiniLM vector takes 1.5 kB.
+_PHRASES_KEPT = 4096
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,8 @@ class Tag:
         seen: whether it was a training target; None for a word outside the vocabulary.
         probability: the calibrated score.
         principal_vector: index of the principal vector with the maximum, from 0.
+        understood: how the word was resolved.
+        made_of: what the vector was composed of: the word, another form of it, or its parts.
     """
 
     tag: str
@@ -43,6 +53,8 @@ class Tag:
     seen: bool | None
     probability: float
     principal_vector: int
+    understood: Understood
+    made_of: str
 
 
 @dataclass(frozen=True)
@@ -54,12 +66,34 @@ class Words:
         vectors: (W, d) float32 unit vectors.
         seen: W flags; None for a word outside the vocabulary.
         missing: words without a vector.
+        reason: why they have none; empty if none is missing.
+        understood: how each of the W words was resolved.
+        made_of: what each of the W vectors was composed of: the word, another form of it, or its parts.
     """
 
     words: list[str]
     vectors: np.ndarray
     seen: list[bool | None]
     missing: list[str]
+    reason: str
+    understood: list[Understood]
+    made_of: list[str]
+
+    @property
+    def notes(self) -> list[str]:
+        """One line per word that was not understood as itself."""
+        return [
+            f"{word!r} encoded as a whole" if how == "encoded" else f"{word!r} understood as {made_of}"
+            for word, how, made_of in zip(self.words, self.understood, self.made_of, strict=True)
+            if how != "itself"
+        ]
+
+
+@dataclass(frozen=True)
+class _Meaning:
+    vector: np.ndarray
+    understood: Understood
+    made_of: str
 
 
 class Tagger:
@@ -84,6 +118,7 @@ class Tagger:
         self._row = {tag: row for row, tag in enumerate(self.vocabulary.tags)}
         self._calibration = Calibration.read(self.folder / "calibration.json")
         self._threads = threads
+        self._encoded = lru_cache(_PHRASES_KEPT)(self._encode)
 
     # Loaded lazily: a process that only scores does not need the network.
     @cached_property
@@ -93,6 +128,12 @@ class Tagger:
     @cached_property
     def _lexicon(self) -> Lexicon:
         return read_lexicon(self.folder)
+
+    @cached_property
+    def text_encoder(self) -> TextEncoder | None:
+        """Encodes phrases; None if the package has no encoder and phrases are averaged from their parts."""
+        folder = self.folder / ENCODER
+        return TextEncoder(folder) if folder.is_dir() else None
 
     @cached_property
     def network(self) -> str:
@@ -142,29 +183,60 @@ class Tagger:
             task: `unseen` excludes training targets.
 
         Raises:
-            ZerotagError: no word has a vector, or no word remains.
+            ZerotagError: no word has a vector, no word remains, or a word is too long.
         """
         asked = list(dict.fromkeys(word.strip() for word in words if word.strip()))
+        missing: list[str] = []
         if asked:
-            found = {word: vector for word in asked if (vector := self._vector(word)) is not None}
+            found = {word: meaning for word in asked if (meaning := self._meaning(word))}
+            missing = [word for word in asked if word not in found]
             if not found:
-                raise ZerotagError(f"No word vector for {', '.join(asked[:10])}. Try other words.")
-            kept, vectors = list(found), np.stack(list(found.values()))
+                raise ZerotagError(f"{self._reason(missing)}. Try other words.")
+            kept, vectors = list(found), np.stack([meaning.vector for meaning in found.values()])
+            understood, made_of = (
+                [each.understood for each in found.values()],
+                [each.made_of for each in found.values()],
+            )
         else:
-            found, kept, vectors = {}, self.vocabulary.tags, self.vocabulary.vectors
+            kept, vectors = self.vocabulary.tags, self.vocabulary.vectors
+            understood, made_of = ["itself"] * len(kept), kept
         seen = [bool(self.vocabulary.seen[self._row[word]]) if word in self._row else None for word in kept]
         if task == "unseen":
             places = [place for place, known in enumerate(seen) if not known]
             kept, vectors, seen = [kept[place] for place in places], vectors[places], [seen[place] for place in places]
+            understood, made_of = [understood[place] for place in places], [made_of[place] for place in places]
             if not kept:
                 raise ZerotagError("All of these words were seen in training. Use the task `all`.")
-        return Words(kept, vectors, seen, [word for word in asked if word not in found])
+        return Words(kept, vectors, seen, missing, self._reason(missing), understood, made_of)
 
-    def _vector(self, word: str) -> np.ndarray | None:
+    def _meaning(self, word: str) -> _Meaning | None:
+        """Resolve a word: vocabulary, then single words of the lexicon, then the encoder or else the mean of parts."""
         if word in self._row:
-            return self.vocabulary.vectors[self._row[word]]
-        hit = look_up(word, self._lexicon)
-        return None if hit is None else self.vocabulary.lift(hit[0][None])[0]
+            return _Meaning(self.vocabulary.vectors[self._row[word]], "itself", word)
+        _check_length(word)
+        encoder = self.text_encoder
+        # The encoder takes "sail boat" as it is; without one, the lexicon's "sailboat" beats the mean of two words.
+        if (encoder is None or len(word.split()) == 1) and (hit := look_up_word(word, self._lexicon)):
+            return _Meaning(self._lift(hit[0]), "itself", hit[1])
+        if encoder:
+            return _Meaning(self._encoded(word), "encoded", word) if encoder.knows(word) else None
+        return _Meaning(self._lift(hit[0]), "parts", hit[1]) if (hit := look_up(word, self._lexicon)) else None
+
+    def _encode(self, phrase: str) -> np.ndarray:
+        assert self.text_encoder
+        return self._lift(self.text_encoder([phrase])[0])
+
+    def _lift(self, vector: np.ndarray) -> np.ndarray:
+        return self.vocabulary.lift(vector[None])[0]
+
+    def _reason(self, missing: list[str]) -> str:
+        """Why words have no vector; empty if none is missing."""
+        if not missing:
+            return ""
+        some = ", ".join(missing[:10])
+        if self.text_encoder:
+            return f"The text encoder knows {self.text_encoder.letters} letters only, not {some}"
+        return f"No word vector for {some}"
 
     def rank(self, principal: np.ndarray, words: Words, top: int = 10, threshold: float | None = None) -> list[Tag]:
         """Rank words for a photo.
@@ -178,10 +250,13 @@ class Tagger:
         scores, winner = score(principal, words.vectors)
         best = np.argsort(-scores, kind="stable")[:top]
         chosen, seen = [words.words[place] for place in best], [words.seen[place] for place in best]
+        how, made_of = [words.understood[place] for place in best], [words.made_of[place] for place in best]
         probabilities = self._calibration.probabilities(chosen, seen, scores[best])
         return [
-            Tag(word, float(scores[place]), known, float(probability), int(winner[place]))
-            for word, known, place, probability in zip(chosen, seen, best, probabilities, strict=True)
+            Tag(word, float(scores[place]), known, float(probability), int(winner[place]), *meaning)
+            for word, known, place, probability, *meaning in zip(
+                chosen, seen, best, probabilities, how, made_of, strict=True
+            )
             if threshold is None or probability >= threshold
         ]
 
@@ -208,6 +283,18 @@ class Tagger:
             ZerotagError: the photo cannot be decoded, or no word has a vector.
         """
         return self.rank(self.embed(photo, name), self.words(words, task), top, threshold)
+
+
+def _check_length(word: str) -> None:
+    """Check the length of a word or phrase.
+
+    Raises:
+        ZerotagError: it is too long.
+    """
+    if any(len(part) > _LONGEST_WORD for part in word.split()):
+        raise ZerotagError(f"A word is longer than {_LONGEST_WORD} characters.")
+    if len(word) > _LONGEST_PHRASE:
+        raise ZerotagError(f"A phrase is longer than {_LONGEST_PHRASE} characters.")
 
 
 def find_photos(paths: Iterable[Path]) -> list[Path]:

