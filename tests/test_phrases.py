@@ -171,7 +171,9 @@ def test_order_and_cache(packaged_encoder: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(tagger.text_encoder, "_encode", lambda text: encoded_texts.append(text) or encode(text))
     for _ in range(3):
         np.testing.assert_array_equal(tagger.words(asked).vectors, first.vectors)
-    assert encoded_texts == ["a dog on the beach", "children playing football"]
+    prompts = ("{}", "a photo of a {}")
+    phrases = ("a dog on the beach", "children playing football")
+    assert encoded_texts == [prompt.format(phrase) for phrase in phrases for prompt in prompts]
 
 
 def test_too_long(tagger: Tagger) -> None:
