@@ -16,9 +16,6 @@ from zerotag.words.lexicon import unit
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
-
 # (n,) texts -> (n, d) float32, not normalised.
 Encoder = Callable[[Sequence[str]], np.ndarray]
 
