@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from zerotag.registry.champion import champion_package
+from zerotag.registry.served import package_to_serve
 from zerotag.settings import from_params, read_params
 
 # The checkout, or the folder of the Bento.
@@ -77,7 +77,7 @@ class ServeSettings:
     @property
     def package(self) -> Path:
         """Package folder of the deployed model."""
-        return self.path(self.model) if self.model else champion_package(HOME)
+        return self.path(self.model) if self.model else package_to_serve(HOME)
 
     @property
     def index_uri(self) -> str:

@@ -38,10 +38,10 @@ Model = Annotated[
 
 
 def _tagger(model: Path | None) -> "Tagger":
-    from zerotag.registry.champion import champion_package
+    from zerotag.registry.served import package_to_serve
     from zerotag.serving.tagger import Tagger
 
-    return Tagger(model or champion_package())
+    return Tagger(model or package_to_serve())
 
 
 @app.command()

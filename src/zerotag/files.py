@@ -40,12 +40,13 @@ def write_aside(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def hold(file: Path, name: str) -> Iterator[None]:
+def hold(file: Path, name: str, wait: bool = False) -> Iterator[None]:
     """Hold a lock file. The kernel releases the lock when the process ends, however it ends.
 
     Args:
         file: the lock file.
         name: of the holder, for the message of other processes.
+        wait: until another process releases it, rather than raising an error.
 
     Raises:
         ZerotagError: another process holds it.
@@ -53,7 +54,7 @@ def hold(file: Path, name: str) -> Iterator[None]:
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a+", encoding="utf-8") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             lock.seek(0)
             holder = lock.read().strip() or "another process"

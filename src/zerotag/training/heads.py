@@ -14,6 +14,8 @@ from zerotag.training.methods import Method
 from zerotag.words.lift import Lift
 from zerotag.words.vocabulary import Vocabulary
 
+# Of the classes' softmax, where they are a head; 3.5 to 5 hardly differ (docs/starter.md).
+_TEMPERATURE = 4.0
 # Classes that ConSE averages.
 _CONSE_CLASSES = 10
 
@@ -84,9 +86,9 @@ def log_odds(frequency: torch.Tensor) -> torch.Tensor:
 class ClassHead(nn.Module):
     """A pretrained classifier as a head: (B, F) -> (B, 1, C).
 
-    A photo's logits minus their mean, raised to the power of 1.5 with their sign, as a vector of length `scale`:
-    strong classes count more, and scores compare between photos. A word's vector is a weight for each class, see
-    `zerotag.words.lift`.
+    A photo's class probabilities at a high temperature, minus their mean, as a vector of length `scale`: strong classes
+    count more than in the logits, weak ones still count, and scores compare between photos. A word's vector is a weight
+    for each class, see `zerotag.words.lift`.
 
     Args:
         features: F.
@@ -114,8 +116,8 @@ class ClassHead(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(B, F) -> (B, 1, C)."""
         logits = functional.linear(features, self.weight, self.bias)
-        logits = logits - logits.mean(dim=-1, keepdim=True)
-        return (self.scale * functional.normalize(logits * logits.abs().sqrt(), dim=-1)).unsqueeze(1)
+        shares = (logits / _TEMPERATURE).softmax(dim=-1)
+        return (self.scale * functional.normalize(shares - shares.mean(dim=-1, keepdim=True), dim=-1)).unsqueeze(1)
 
 
 class JointHead(nn.Module):
