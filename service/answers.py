@@ -20,6 +20,7 @@ class TagAnswer(BaseModel):
         "a whole by the text encoder."
     )
     made_of: str = Field(description="What the vector was composed of: the word, another form of it, or its parts.")
+    also: list[str] = Field([], description="Probable words that say nearly the same, folded into this one.")
 
 
 class Spent(BaseModel):

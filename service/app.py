@@ -40,7 +40,7 @@ from service.settings import ServeSettings
 from zerotag.data.photos import open_photo
 from zerotag.errors import ZerotagError
 from zerotag.serving.index import Index, inside, open_index, search_words, update
-from zerotag.serving.tagger import PHOTO_SUFFIXES, Tag, Tagger, Words
+from zerotag.serving.tagger import PHOTO_SUFFIXES, PROBABLE, Tagger, Words
 
 PAGE = Path(__file__).parent / "page"
 
@@ -48,7 +48,10 @@ PAGE = Path(__file__).parent / "page"
 Embed = Callable[[np.ndarray], Coroutine[Any, Any, np.ndarray]]
 
 Top = Annotated[int, Form(ge=1, le=1000, description="Maximum number of tags.")]
-Threshold = Annotated[float, Form(ge=0, le=1, description="Minimum probability of a tag.")]
+Threshold = Annotated[
+    float | None, Form(ge=0, le=1, description=f"Minimum probability; {PROBABLE} by default, without a vocabulary.")
+]
+Everything = Annotated[bool, Form(alias="all", description="Also improbable tags and near-synonyms.")]
 Vocabulary = Annotated[
     list[str], Form(description="Candidate words, repeated or comma-separated. Default: all tags of the vocabulary.")
 ]
@@ -172,9 +175,6 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
 
     working = Depends(slot)
 
-    def rank(principal: np.ndarray, words: Words, top: int, threshold: float) -> list[Tag]:
-        return service.tagger.rank(principal, words, top, threshold or None)
-
     def absent(words: Words) -> dict[str, Any]:
         return {"missing": words.missing, "reason": words.reason}
 
@@ -182,7 +182,8 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
     async def tag(
         photo: Annotated[UploadFile, File(description="An image file: JPEG, PNG, WebP, GIF, TIFF or BMP.")],
         top: Top = 10,
-        threshold: Threshold = 0.0,
+        threshold: Threshold = None,
+        everything: Everything = False,
         vocabulary: Vocabulary = [],  # noqa: B006
         task: TaskOption = "all",
     ) -> Any:
@@ -195,7 +196,7 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
         with _timed("network", spent):
             principal = (await embed(pixels[None]))[0]
         with _timed("score", spent):
-            tags = rank(principal, words, top, threshold)
+            tags = service.tagger.rank(principal, words, top, threshold, everything)
         service.log.tagged(pixels, len(data), tags, bool(vocabulary), task)
         return {"tags": tags, **absent(words), "model": service.version, "milliseconds": spent}
 
@@ -203,7 +204,8 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
     async def tag_batch(
         photos: Annotated[list[UploadFile], File(description="Image files.")],
         top: Top = 10,
-        threshold: Threshold = 0.0,
+        threshold: Threshold = None,
+        everything: Everything = False,
         vocabulary: Vocabulary = [],  # noqa: B006
         task: TaskOption = "all",
     ) -> Any:
@@ -229,7 +231,7 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
             principal = list(await embed(np.stack(list(pixels.values())))) if pixels else []
         with _timed("score", spent):
             for (place, picture), matrix in zip(pixels.items(), principal, strict=True):
-                tags = rank(matrix, words, top, threshold)
+                tags = service.tagger.rank(matrix, words, top, threshold, everything)
                 answers[place].tags = [asdict(each) for each in tags]  # type: ignore[misc]
                 service.log.tagged(picture, sizes[place], tags, bool(vocabulary), task)
         return {"photos": answers, **absent(words), "model": service.version, "milliseconds": Spent(**spent)}

@@ -12,7 +12,7 @@ import typer
 from zerotag.errors import ZerotagError, plain_exit
 
 if TYPE_CHECKING:
-    from zerotag.serving.tagger import Tagger, Words
+    from zerotag.serving.tagger import Tag, Tagger, Words
 
 app = typer.Typer(help="Tag photos, including with words never seen in training.", no_args_is_help=True)
 
@@ -50,11 +50,12 @@ def tag(
     tags: Annotated[str, typer.Option(help="Comma-separated candidate tags; any words.")] = "",
     top: Annotated[int, typer.Option(min=1, help="Number of tags per photo.")] = 10,
     threshold: Annotated[float | None, typer.Option(help="Minimum probability of a tag, 0 to 1.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Also improbable tags and near-synonyms.")] = False,
     unseen: Annotated[bool, typer.Option("--unseen", help="Only words never seen in training.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per photo and line.")] = False,
     model: Model = None,
 ) -> None:
-    """Tag photos. An asterisk marks words never seen in training."""
+    """Tag photos, with each tag's probability. An asterisk marks words never seen in training."""
     with plain_exit():
         from zerotag.serving.tagger import find_photos  # not for --help
 
@@ -68,7 +69,7 @@ def tag(
         failed = 0
         for file in files:
             try:
-                found = tagger.rank(tagger.embed(file.read_bytes(), str(file)), words, top, threshold)
+                found = tagger.rank(tagger.embed(file.read_bytes(), str(file)), words, top, threshold, everything)
             except (ZerotagError, OSError) as error:
                 failed += 1
                 print(f"zerotag: {error}", file=sys.stderr)
@@ -76,10 +77,16 @@ def tag(
             if as_json:
                 print(json.dumps({"photo": str(file), "tags": [asdict(each) for each in found]}))
             else:
-                marked = [f"{each.tag}{'' if each.seen else '*'} {each.score:.2f}" for each in found]
-                print(f"{file}: {', '.join(marked)}")
+                shown = [_shown(each, mark=tagger.vocabulary.seen.any()) for each in found]
+                print(f"{file}: {', '.join(shown) or 'no probable tag; --all shows the best'}")
         if failed:
             raise ZerotagError(f"{failed} of {len(files)} photos cannot be tagged; see above.")
+
+
+def _shown(tag: "Tag", mark: bool) -> str:
+    """A tag for people; `mark` words never seen in training, where there are others."""
+    also = f" ({', '.join(tag.also)})" if tag.also else ""
+    return f"{tag.tag}{'*' if mark and not tag.seen else ''} {tag.probability:.0%}{also}"
 
 
 def _note(*given: "Words | None") -> None:

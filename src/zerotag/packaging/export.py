@@ -114,17 +114,22 @@ def export_network(model: Model, file: Path) -> None:
         )
     assert program is not None
     proto = program.model_proto
-    describe(proto, {**_transform(size), "precision": "fp32", "backbone": model.info["backbone"]})
+    describe(
+        proto,
+        {**_transform(size, model.info.get("crop", 0.0)), "precision": "fp32", "backbone": model.info["backbone"]},
+    )
     onnx.checker.check_model(proto)
     with write_aside(file) as draft:
         onnx.save(proto, draft)
 
 
-def _transform(size: int) -> dict[str, Any]:
+def _transform(size: int, crop: float) -> dict[str, Any]:
     """Preprocessing metadata, for `zerotag.serving.runtime` and for other runtimes."""
+    cut = f"longer side cut to shorter^{crop} * longer^{1 - crop}, centred" if crop else "no crop"
     return {
         "size": size,
-        "resize": "whole image to size x size, antialiased bilinear, no crop",
+        "crop": crop,
+        "resize": f"whole image to size x size, antialiased bilinear, {cut}",
         "layout": "NHWC RGB uint8",
         "scaling": "in the graph",
     }

@@ -11,12 +11,22 @@ from zerotag.errors import ZerotagError
 INPUT, OUTPUT = "pixels", "principal_vectors"
 
 
-def to_pixels(picture: Image.Image, size: int) -> np.ndarray:
-    """Preprocess an image to the network's input, (S, S, 3) uint8: resized to S x S without cropping, as in training.
+def to_pixels(picture: Image.Image, size: int, crop: float = 0.0) -> np.ndarray:
+    """Prepare a picture as the network's input, (S, S, 3) uint8.
 
-    torchvision's Resize makes the same call for Pillow images, so the pixels are bit-identical.
+    torchvision's Resize calls the same Pillow function, so the pixels are identical to those in training.
+
+    Args:
+        picture: RGB.
+        size: S.
+        crop: how much of the excess of the longer side is cut off, half at each end, before the rest is squeezed: 0
+            for nothing, 1 for a square; in between, geometrically.
     """
-    return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR))
+    width, height = picture.size
+    kept = min(width, height) ** crop
+    left, top = (max(0.0, (side - side ** (1 - crop) * kept) / 2) for side in (width, height))
+    box = (left, top, width - left, height - top)
+    return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR, box=box))
 
 
 class Runtime:

@@ -15,6 +15,7 @@ import numpy as np
 from zerotag.data.photos import MAX_PIXELS, open_photo
 from zerotag.errors import ZerotagError
 from zerotag.evaluation.calibration import Calibration
+from zerotag.serving.fold import fold
 from zerotag.serving.package import ENCODER, read_info, read_lexicon
 from zerotag.serving.runtime import Runtime, to_pixels
 from zerotag.serving.scoring import score
@@ -32,6 +33,10 @@ Understood = Literal["itself", "parts", "encoded"]
 _LONGEST_WORD, _LONGEST_PHRASE = 100, 200
 # Cached phrases; a MiniLM vector takes 1.5 kB.
 _PHRASES_KEPT = 4096
+# Tags that are less probable are not worth keeping.
+PROBABLE = 0.2
+# Words that are looked at to fold near-synonyms.
+_FOLDED_FROM = 100
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class Tag:
         principal_vector: index of the principal vector with the maximum, from 0.
         understood: how the word was resolved.
         made_of: what the vector was composed of: the word, another form of it, or its parts.
+        also: words that say nearly the same and are probable too, folded into this one.
     """
 
     tag: str
@@ -55,6 +61,7 @@ class Tag:
     principal_vector: int
     understood: Understood
     made_of: str
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,8 @@ class Words:
         reason: why they have none; empty if none is missing.
         understood: how each of the W words was resolved.
         made_of: what each of the W vectors was composed of: the word, another form of it, or its parts.
+        plain: (W, d) word vectors before they are lifted, which tell near-synonyms; None if they do not.
+        asked: whether these words were asked for, rather than the model's vocabulary.
     """
 
     words: list[str]
@@ -78,6 +87,8 @@ class Words:
     reason: str
     understood: list[Understood]
     made_of: list[str]
+    plain: np.ndarray | None
+    asked: bool
 
     @property
     def notes(self) -> list[str]:
@@ -92,6 +103,7 @@ class Words:
 @dataclass(frozen=True)
 class _Meaning:
     vector: np.ndarray
+    plain: np.ndarray
     understood: Understood
     made_of: str
 
@@ -161,7 +173,7 @@ class Tagger:
         Raises:
             PhotoError: the photo cannot be decoded.
         """
-        return to_pixels(open_photo(photo, name, max_pixels), self.size)
+        return to_pixels(open_photo(photo, name, max_pixels), self.size, self.info.get("crop", 0.0))
 
     def principal_vectors(self, pixels: np.ndarray) -> np.ndarray:
         """(B, S, S, 3) uint8 -> (B, M, d) float32."""
@@ -192,42 +204,56 @@ class Tagger:
             missing = [word for word in asked if word not in found]
             if not found:
                 raise ZerotagError(f"{self._reason(missing)}. Try other words.")
-            kept, vectors = list(found), np.stack([meaning.vector for meaning in found.values()])
-            understood, made_of = (
-                [each.understood for each in found.values()],
-                [each.made_of for each in found.values()],
-            )
         else:
-            kept, vectors = self.vocabulary.tags, self.vocabulary.vectors
-            understood, made_of = ["itself"] * len(kept), kept
-        seen = [bool(self.vocabulary.seen[self._row[word]]) if word in self._row else None for word in kept]
+            found = self._whole_vocabulary
         if task == "unseen":
-            places = [place for place, known in enumerate(seen) if not known]
-            kept, vectors, seen = [kept[place] for place in places], vectors[places], [seen[place] for place in places]
-            understood, made_of = [understood[place] for place in places], [made_of[place] for place in places]
-            if not kept:
+            found = {word: meaning for word, meaning in found.items() if not self._is_seen(word)}
+            if not found:
                 raise ZerotagError("All of these words were seen in training. Use the task `all`.")
-        return Words(kept, vectors, seen, missing, self._reason(missing), understood, made_of)
+        meanings = list(found.values())
+        return Words(
+            list(found),
+            np.stack([each.vector for each in meanings]),
+            [self._is_seen(word) for word in found],
+            missing,
+            self._reason(missing),
+            [each.understood for each in meanings],
+            [each.made_of for each in meanings],
+            np.stack([each.plain for each in meanings]) if self.text_encoder else None,
+            bool(asked),
+        )
+
+    @cached_property
+    def _whole_vocabulary(self) -> dict[str, _Meaning]:
+        return {tag: self._of_vocabulary(tag) for tag in self.vocabulary.tags}
+
+    def _of_vocabulary(self, tag: str) -> _Meaning:
+        row, words = self._row[tag], self.vocabulary.words
+        vector = self.vocabulary.vectors[row]
+        return _Meaning(vector, vector if words is None else words[row], "itself", tag)
+
+    def _is_seen(self, word: str) -> bool | None:
+        return bool(self.vocabulary.seen[self._row[word]]) if word in self._row else None
 
     def _meaning(self, word: str) -> _Meaning | None:
         """Resolve a word: vocabulary, then single words of the lexicon, then the encoder or else the mean of parts."""
         if word in self._row:
-            return _Meaning(self.vocabulary.vectors[self._row[word]], "itself", word)
+            return self._of_vocabulary(word)
         _check_length(word)
         encoder = self.text_encoder
         # The encoder takes "sail boat" as it is; without one, the lexicon's "sailboat" beats the mean of two words.
         if (encoder is None or len(word.split()) == 1) and (hit := look_up_word(word, self._lexicon)):
-            return _Meaning(self._lift(hit[0]), "itself", hit[1])
+            return self._lifted(hit[0], "itself", hit[1])
         if encoder:
-            return _Meaning(self._encoded(word), "encoded", word) if encoder.knows(word) else None
-        return _Meaning(self._lift(hit[0]), "parts", hit[1]) if (hit := look_up(word, self._lexicon)) else None
+            return self._encoded(word) if encoder.knows(word) else None
+        return self._lifted(hit[0], "parts", hit[1]) if (hit := look_up(word, self._lexicon)) else None
 
-    def _encode(self, phrase: str) -> np.ndarray:
+    def _encode(self, phrase: str) -> _Meaning:
         assert self.text_encoder
-        return self._lift(self.text_encoder([phrase])[0])
+        return self._lifted(self.text_encoder([phrase])[0], "encoded", phrase)
 
-    def _lift(self, vector: np.ndarray) -> np.ndarray:
-        return self.vocabulary.lift(vector[None])[0]
+    def _lifted(self, vector: np.ndarray, understood: Understood, made_of: str) -> _Meaning:
+        return _Meaning(self.vocabulary.lift(vector[None])[0], vector, understood, made_of)
 
     def _reason(self, missing: list[str]) -> str:
         """Why words have no vector; empty if none is missing."""
@@ -238,26 +264,53 @@ class Tagger:
             return f"The text encoder knows {self.text_encoder.letters} letters only, not {some}"
         return f"No word vector for {some}"
 
-    def rank(self, principal: np.ndarray, words: Words, top: int = 10, threshold: float | None = None) -> list[Tag]:
+    def rank(
+        self,
+        principal: np.ndarray,
+        words: Words,
+        top: int = 10,
+        threshold: float | None = None,
+        everything: bool = False,
+    ) -> list[Tag]:
         """Rank words for a photo.
+
+        Of the model's own vocabulary, the answer is what a person would keep: probable tags only, near-synonyms folded
+        into one (`zerotag.serving.fold`). Words that were asked for are all answered.
 
         Args:
             principal: (M, d) principal vectors of the photo.
             words: candidate words.
             top: maximum number of tags.
-            threshold: minimum probability.
+            threshold: minimum probability; `PROBABLE` by default, where words were not asked for.
+            everything: fold nothing, and leave nothing out.
         """
+        folded = not (everything or words.asked)
+        threshold = PROBABLE if folded and threshold is None else threshold
         scores, winner = score(principal, words.vectors)
-        best = np.argsort(-scores, kind="stable")[:top]
+        best = np.argsort(-scores, kind="stable")[: _FOLDED_FROM if folded else top]
         chosen, seen = [words.words[place] for place in best], [words.seen[place] for place in best]
-        how, made_of = [words.understood[place] for place in best], [words.made_of[place] for place in best]
         probabilities = self._calibration.probabilities(chosen, seen, scores[best])
+        if threshold is not None:
+            kept = probabilities >= threshold
+            best, probabilities = best[kept], probabilities[kept]
+        chosen = [words.words[place] for place in best]
+        if folded:
+            plain = None if words.plain is None else words.plain[best]
+            groups = fold(chosen, plain, scores[best])[:top]
+        else:
+            groups = [[place] for place in range(len(best))]
         return [
-            Tag(word, float(scores[place]), known, float(probability), int(winner[place]), *meaning)
-            for word, known, place, probability, *meaning in zip(
-                chosen, seen, best, probabilities, how, made_of, strict=True
+            Tag(
+                chosen[first],
+                float(scores[best[first]]),
+                words.seen[best[first]],
+                float(probabilities[first]),
+                int(winner[best[first]]),
+                words.understood[best[first]],
+                words.made_of[best[first]],
+                tuple(chosen[other] for other in others),
             )
-            if threshold is None or probability >= threshold
+            for first, *others in groups
         ]
 
     def tag(
@@ -268,6 +321,7 @@ class Tagger:
         top: int = 10,
         threshold: float | None = None,
         task: Task = "all",
+        everything: bool = False,
     ) -> list[Tag]:
         """Tag a photo.
 
@@ -278,11 +332,12 @@ class Tagger:
             top: maximum number of tags.
             threshold: minimum probability.
             task: `unseen` excludes words seen in training.
+            everything: as for `rank`.
 
         Raises:
             ZerotagError: the photo cannot be decoded, or no word has a vector.
         """
-        return self.rank(self.embed(photo, name), self.words(words, task), top, threshold)
+        return self.rank(self.embed(photo, name), self.words(words, task), top, threshold, everything)
 
 
 def _check_length(word: str) -> None:

@@ -41,15 +41,15 @@ def look_up(tag: str, lexicon: Lexicon) -> tuple[np.ndarray, str] | None:
     if hit := look_up_word(tag, lexicon):
         return hit
     found = [_known_form(part, lexicon) for part in re.split(r"[\s\-_/]+", tag) if part]
-    forms = [form for form in found if form is not None]
-    if not forms or len(forms) < len(found):
+    known = [form for form in found if form is not None]
+    if not known or len(known) < len(found):
         return None
-    parts = np.stack([lexicon.vector(form) for form in forms])
+    parts = np.stack([lexicon.vector(form) for form in known])
     # A vector's length reflects word frequency, not meaning: average unit vectors, so that all parts weigh the same.
     direction = unit(parts).mean(axis=0)
     if np.linalg.norm(direction) == 0:
         return None
-    return unit(direction) * np.linalg.norm(parts, axis=1).mean(), " + ".join(forms)
+    return unit(direction) * np.linalg.norm(parts, axis=1).mean(), " + ".join(known)
 
 
 def look_up_word(tag: str, lexicon: Lexicon) -> tuple[np.ndarray, str] | None:
@@ -68,18 +68,22 @@ def look_up_word(tag: str, lexicon: Lexicon) -> tuple[np.ndarray, str] | None:
 
 def _known_form(word: str, lexicon: Lexicon) -> str | None:
     """The first form of a word in the lexicon: case variants, then singular and plural."""
-    lower = word.lower()
-    forms = [word, lower, word.capitalize(), word.upper()]
-    if lower.endswith("ies"):
-        forms.append(lower[:-3] + "y")
-    if lower.endswith("es"):
-        forms.append(lower[:-2])
-    if lower.endswith("s"):
-        forms.append(lower[:-1])
-    if lower.endswith("y"):
-        forms.append(lower[:-1] + "ies")
-    forms += [lower + "s", lower + "es"]
-    return next((form for form in forms if form in lexicon.index), None)
+    cases = [word, word.lower(), word.capitalize(), word.upper()]
+    return next((form for form in (*cases, *singular_and_plural(word.lower())) if form in lexicon.index), None)
+
+
+def singular_and_plural(word: str) -> list[str]:
+    """What may be the singular or the plural of an English word in lower case, by its ending."""
+    forms = []
+    if word.endswith("ies"):
+        forms.append(word[:-3] + "y")
+    if word.endswith("es"):
+        forms.append(word[:-2])
+    if word.endswith("s"):
+        forms.append(word[:-1])
+    if word.endswith("y"):
+        forms.append(word[:-1] + "ies")
+    return [*forms, word + "s", word + "es"]
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

@@ -20,8 +20,8 @@ from zerotag.words.lexicon import unit
 
 # Keeps K^(-1/2) finite if two seen tags have the same vector.
 _JITTER = 1e-3
-# How noisy an anchor's score is as evidence for a word, against the kernel's 1. Selected on training photos, by the folds
-# of benchmarks.corel5k; with classes alone, 0.03 to 0.3 hardly differ.
+# How noisy an anchor's score is as evidence for a word, against the kernel's 1. Selected on training photos, by the
+# folds of benchmarks.corel5k; with classes alone, 0.03 to 0.3 hardly differ.
 _NOISE = 0.3
 
 

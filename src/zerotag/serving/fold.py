@@ -1,0 +1,47 @@
+"""Fold near-synonyms of an answer into one tag: car, cars and auto are one thing to say of a photo."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from zerotag.words.lexicon import singular_and_plural, unit
+
+# Cosine of MiniLM's word vectors above which two words say the same of a photo: dog and poodle 0.72, sea and ocean
+# 0.87, bicycle and motorcycle 0.66, lion and tiger 0.66.
+LIKENESS = 0.7
+# A more general word names a group if its score is at least this share of the best one's.
+_NEARLY = 0.75
+
+
+def fold(words: Sequence[str], vectors: np.ndarray | None, scores: np.ndarray) -> list[list[int]]:
+    """Group words, the best first.
+
+    A word joins the first group whose best word it is another form of, or resembles. A group is named by the word
+    that is most like its others, among those that score nearly as well as its best: dog before poodle and spaniel, but
+    polar bear where bear scores far less.
+
+    Args:
+        words: n words, in descending order of score.
+        vectors: (n, d) their word vectors from a text encoder; None if they cannot be compared by cosine.
+        scores: (n,).
+
+    Returns:
+        Groups of places among the n, each with the one that names it first.
+    """
+    forms = [{word.lower(), *singular_and_plural(word.lower())} for word in words]
+    alike = np.zeros((len(words), len(words))) if vectors is None else unit(vectors) @ unit(vectors).T
+    groups: list[list[int]] = []
+    for place in range(len(words)):
+        for group in groups:
+            if words[place].lower() in forms[group[0]] or alike[place, group[0]] >= LIKENESS:
+                group.append(place)
+                break
+        else:
+            groups.append([place])
+    return [_named(group, alike, scores) for group in groups]
+
+
+def _named(group: list[int], alike: np.ndarray, scores: np.ndarray) -> list[int]:
+    near = [place for place in group if scores[place] >= _NEARLY * scores[group[0]]]
+    name = max(near, key=lambda place: alike[place, group].mean())
+    return [name, *(place for place in group if place != name)]
