@@ -39,6 +39,7 @@ from service.record import LATENCY, RequestLog
 from service.settings import ServeSettings
 from zerotag.data.photos import open_photo
 from zerotag.errors import ZerotagError
+from zerotag.samples import samples
 from zerotag.serving.index import Index, inside, open_index, search_words, update
 from zerotag.serving.tagger import PHOTO_SUFFIXES, PROBABLE, Tagger, Words
 
@@ -333,6 +334,17 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
     def page() -> FileResponse:
         policy = "default-src 'self'; img-src 'self' blob: data:; base-uri 'none'; frame-ancestors 'none'"
         return FileResponse(PAGE / "index.html", headers={"Content-Security-Policy": policy})
+
+    @app.get("/page/samples", include_in_schema=False)
+    def page_samples() -> list[dict[str, str]]:
+        return [{"photo": each.file.name, "title": each.title, "credit": each.credit} for each in samples()]
+
+    @app.get("/page/samples/{name}", include_in_schema=False)
+    def page_sample(name: str) -> FileResponse:
+        for each in samples():
+            if each.file.name == name:
+                return FileResponse(each.file)
+        raise HTTPException(404, f"{name}: no such sample photo.")
 
     @app.exception_handler(ZerotagError)
     async def refuse(_: Request, error: ZerotagError) -> JSONResponse:

