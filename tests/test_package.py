@@ -48,14 +48,14 @@ def stages_before(folder: Path, trained: Path, packaged: Path, source: str) -> N
     (folder / "exported" / "export.json").write_text(json.dumps(exported))
     shutil.copyfile(packaged / "calibration.json", folder / "calibration" / "calibration.json")
     (folder / "evaluation/test_efficientnet/sdl/metrics.json").write_text(json.dumps({"gzsl": {"map": 12.5}}))
-    (folder / "params.yaml").write_text(yaml.safe_dump({"source": "scenes", "package": {"words": 15}, "serve": {}}))
+    (folder / "params.yaml").write_text(yaml.safe_dump({"source": "scenes", "package": {"words": 15, "encoded_words": 10}, "serve": {}}))
 
 
 def test_folder(workspace: Path) -> None:
     tagger = zerotag.Tagger(workspace / "served")
     assert tagger.info["metrics"] == {"gzsl": {"map": 12.5}}
     assert {"training", "export", "git", "packages", "licences", "version"} <= set(tagger.info)
-    assert tagger.lexicon_words == 15
+    assert tagger.lexicon_words == 10  # `package.encoded_words` of the workspace
     assert [each.tag for each in tagger.tag(encoded(), "photo", ["boat", "sky"])]
 
 
@@ -72,7 +72,7 @@ def test_a_text_encoder_goes_into_the_package(
     monkeypatch.setattr("stages.package.build_bento", lambda *_: None)
     main()
     tagger = zerotag.Tagger("served")
-    assert tagger.lexicon_words == 15
+    assert tagger.lexicon_words == 10  # `package.encoded_words` of the workspace
     assert tagger.words(["the", "a dog on the beach"]).understood == ["itself", "encoded"]
 
 

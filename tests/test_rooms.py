@@ -24,15 +24,15 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "data": (*BASE, "words"),
     "training": (*BASE, "words", "data"),
     "evaluation.calibration": BASE,
-    "evaluation": (*BASE, "words", "data", "training", "evaluation.calibration"),
+    "evaluation": (*BASE, "samples", "words", "data", "training", "evaluation.calibration"),
     "serving": (*BASE, "words", "data.photos", "evaluation.calibration"),
-    "packaging": (*BASE, "words", "data", "training", "evaluation", "serving"),
-    "registry": (*BASE, "data"),
+    "registry": (*BASE, "data", "serving"),
+    "packaging": (*BASE, "words", "data", "training", "evaluation", "serving", "registry"),
     "zerotag": ("serving.tagger",),  # src/zerotag/__init__.py
     "cli": (*BASE, "profiles", "words", "data", "training", "evaluation", "serving", "packaging", "registry"),
     # What runs the library; none of the three imports another.
     "stages": (*BASE, "words", "data", "training", "evaluation", "serving", "packaging", "registry"),
-    "service": (*BASE, "data.photos", "serving", "registry"),
+    "service": (*BASE, "data.photos", "samples", "serving", "registry"),
     "flows": (*BASE, "words", "data", "training", "evaluation", "serving", "packaging", "registry"),
 }
 BESIDE = ("stages", "service", "flows")

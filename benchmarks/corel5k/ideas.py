@@ -16,7 +16,7 @@ import scipy.sparse as sp
 import torch
 from benchmarks.corel5k.figures import Result, evaluate_scores, measured, table, write_page
 from benchmarks.corel5k.protocol import PROJECT, divided, frozen_data, write_table
-from benchmarks.corel5k.tables import Row
+from benchmarks.corel5k.tables import Row, with_glove_alone
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 from tqdm import tqdm

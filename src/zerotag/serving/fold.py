@@ -9,8 +9,8 @@ from zerotag.words.lexicon import singular_and_plural, unit
 # Cosine of MiniLM's word vectors above which two words say the same of a photo: dog and poodle 0.72, sea and ocean
 # 0.87, bicycle and motorcycle 0.66, lion and tiger 0.66.
 LIKENESS = 0.7
-# A more general word names a group if its score is at least this share of the best one's.
-_NEARLY = 0.75
+# A more general word names a group if its score falls short of the best one's by at most this share of it.
+_NEARLY = 0.25
 
 
 def fold(words: Sequence[str], vectors: np.ndarray | None, scores: np.ndarray) -> list[list[int]]:
@@ -42,6 +42,7 @@ def fold(words: Sequence[str], vectors: np.ndarray | None, scores: np.ndarray) -
 
 
 def _named(group: list[int], alike: np.ndarray, scores: np.ndarray) -> list[int]:
-    near = [place for place in group if scores[place] >= _NEARLY * scores[group[0]]]
+    best = scores[group[0]]
+    near = [place for place in group if scores[place] >= best - _NEARLY * abs(best)]
     name = max(near, key=lambda place: alike[place, group].mean())
     return [name, *(place for place in group if place != name)]

@@ -22,11 +22,12 @@ def to_pixels(picture: Image.Image, size: int, crop: float = 0.0) -> np.ndarray:
         crop: how much of the excess of the longer side is cut off, half at each end, before the rest is squeezed: 0
             for nothing, 1 for a square; in between, geometrically.
     """
-    width, height = picture.size
-    kept = min(width, height) ** crop
-    left, top = (max(0.0, (side - side ** (1 - crop) * kept) / 2) for side in (width, height))
-    box = (left, top, width - left, height - top)
-    return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR, box=box))
+    if crop:
+        shorter = min(picture.size)
+        width, height = (round(side ** (1 - crop) * shorter**crop) for side in picture.size)
+        left, top = (picture.size[0] - width) // 2, (picture.size[1] - height) // 2
+        picture = picture.crop((left, top, left + width, top + height))
+    return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR))
 
 
 class Runtime:
