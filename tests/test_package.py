@@ -55,7 +55,7 @@ def test_folder(workspace: Path) -> None:
     tagger = zerotag.Tagger(workspace / "served")
     assert tagger.info["metrics"] == {"gzsl": {"map": 12.5}}
     assert {"training", "export", "git", "packages", "licences", "version"} <= set(tagger.info)
-    assert tagger.lexicon_words == 10  # `package.encoded_words` of the workspace
+    assert tagger.lexicon_words == 15
     assert [each.tag for each in tagger.tag(encoded(), "photo", ["boat", "sky"])]
 
 
