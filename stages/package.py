@@ -15,6 +15,7 @@ import yaml
 
 from zerotag.errors import ZerotagError, plain_exit
 from zerotag.evaluation.calibration import Calibration
+from zerotag.extras import requirements
 from zerotag.files import write_aside
 from zerotag.packaging.text_encoder import export_text_encoder
 from zerotag.serving.package import PackageSettings, git_revision, write_package
@@ -22,12 +23,6 @@ from zerotag.settings import from_params, read_params
 from zerotag.training.model import load_model
 from zerotag.words.text_encoders import is_sentence_transformer
 from zerotag.words.vectors import WordSettings, lexicon_of
-
-# Dependencies of the service; the Bento pins the installed versions.
-REQUIREMENTS = [
-    "aiohttp", "bentoml", "fastapi", "httptools", "lancedb", "numpy", "onnxruntime", "pillow", "prometheus-client",
-    "pyarrow", "pydantic", "python-multipart", "pyyaml", "tokenizers", "uvloop",
-]  # fmt: skip
 
 LICENCES = {
     "code": "zerotag: Apache-2.0. Network definitions: timm, Apache-2.0.",
@@ -42,6 +37,7 @@ LICENCES = {
 def main() -> None:
     params = read_params()
     settings = from_params(PackageSettings, params.get("package"), "package")
+    packages = {name: version(name) for name in requirements("serve")}
     exported = json.loads(Path("exported/export.json").read_text(encoding="utf-8"))
     backbone, method = exported["backbone"], exported["method"]
     model = load_model(Path(f"models/{backbone}/{method}"))
@@ -66,7 +62,7 @@ def main() -> None:
         "training": training,
         "export": exported,
         "git": git_revision(),
-        "packages": {name: version(name) for name in ("zerotag", *REQUIREMENTS)},
+        "packages": {"zerotag": version("zerotag"), **packages},
         "licences": licences,
     }
     words = from_params(WordSettings, model.info["words"], "words")
@@ -87,12 +83,19 @@ def main() -> None:
         )
     with write_aside(Path("bentos")) as draft:
         draft.mkdir()
-        build_bento(draft, info["version"], licences)
+        build_bento(draft, info["version"], licences, packages)
     print(f"served/ and bentos/ hold zerotag:{info['version']}: {backbone}, {method}")
 
 
-def build_bento(home: Path, model_version: str, licences: dict[str, str]) -> None:
-    """Build a Bento in the project's own BentoML home; writes nothing outside of the project folder."""
+def build_bento(home: Path, model_version: str, licences: dict[str, str], packages: dict[str, str]) -> None:
+    """Build a Bento in the project's own BentoML home; writes nothing outside of the project folder.
+
+    Args:
+        home: the BentoML home.
+        model_version: version of the model and the Bento.
+        licences: licence texts of what the Bento contains.
+        packages: packages to pin, with their versions.
+    """
     home = home.resolve()
     os.environ["BENTOML_HOME"] = str(home)
     os.environ["BENTOML_DO_NOT_TRACK"] = "True"
@@ -111,7 +114,7 @@ def build_bento(home: Path, model_version: str, licences: dict[str, str]) -> Non
     # A Bento's folder may be read-only, and the next model has another one.
     serve |= {"index": "~/.zerotag/index", "log": "~/.zerotag/requests"}
     (context / "params.yaml").write_text(yaml.safe_dump({"serve": serve}), encoding="utf-8")
-    pinned = "".join(f"{name}=={version(name)}\n" for name in REQUIREMENTS)
+    pinned = "".join(f"{name}=={installed}\n" for name, installed in packages.items())
     (context / "requirements.txt").write_text(pinned, encoding="utf-8")
     recipe = yaml.safe_load((project / "service" / "bentofile.yaml").read_text(encoding="utf-8"))
     (context / "bentofile.yaml").write_text(yaml.safe_dump({**recipe, "models": [tag]}), encoding="utf-8")

@@ -75,10 +75,12 @@ def train(folder: Path, vectors: np.ndarray) -> Path:
 
 
 @pytest.fixture(scope="session")
-def packaged(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A package of it."""
+def packaged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A package of it; tests/test_install.py brings one where torch is not installed."""
+    if made := os.environ.get("ZEROTAG_TEST_PACKAGES"):
+        return Path(made) / "packaged"
     vectors = np.random.default_rng(1).standard_normal((len(TAGS + OTHER_WORDS), 50)).astype(np.float32)
-    return package(trained, tmp_path_factory.mktemp("package"), vectors)
+    return package(request.getfixturevalue("trained"), tmp_path_factory.mktemp("package"), vectors)
 
 
 @pytest.fixture(scope="session")
@@ -100,10 +102,14 @@ def trained_encoder(encoder_folder: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="session")
-def packaged_encoder(trained_encoder: Path, encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A package of it, with the text encoder."""
+def packaged_encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A package of it, with the text encoder; tests/test_install.py brings one where torch is not installed."""
+    if made := os.environ.get("ZEROTAG_TEST_PACKAGES"):
+        return Path(made) / "packaged_encoder"
     from zerotag.serving.text_encoder import TextEncoder
 
+    trained_encoder: Path = request.getfixturevalue("trained_encoder")
+    encoder_folder: Path = request.getfixturevalue("encoder_folder")
     vectors = TextEncoder(encoder_folder)(TAGS + OTHER_WORDS)
     return package(trained_encoder, tmp_path_factory.mktemp("package"), vectors, encoder_folder)
 

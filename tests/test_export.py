@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import OTHER_WORDS, TAGS, encoded, picture
+from conftest import picture
 
 import zerotag
-from zerotag.data.photos import PhotoError
 from zerotag.errors import ZerotagError
 from zerotag.packaging.export import check_agreement, compare_with_torch, latency, to_half, to_int8
 from zerotag.serving.runtime import Runtime, to_pixels
@@ -67,26 +66,6 @@ def test_smaller_formats(trained: Path, packaged: Path, pixels: np.ndarray, tmp_
         assert given.dtype == np.float32
         assert np.abs(given - exact).mean() / np.abs(exact).mean() < bound
         assert (tmp_path / f"{name}.onnx").stat().st_size < full.stat().st_size
-
-
-def test_tagger(packaged: Path) -> None:
-    tagger = zerotag.Tagger(packaged)
-    found = tagger.tag(encoded(2), "photo", top=100)
-    assert {each.tag for each in found} == set(TAGS)
-    assert {each.tag for each in found if not each.seen} == {"dog", "sea", "tree"}
-    scores = [each.score for each in found]
-    assert scores == sorted(scores, reverse=True)
-    principal = tagger.embed(encoded(2), "photo")
-    for each in found:
-        vector = tagger.vocabulary.vectors[TAGS.index(each.tag)]
-        assert each.score == pytest.approx((principal @ vector).max(), abs=1e-5)
-        assert each.principal_vector == (principal @ vector).argmax()
-    own = tagger.tag(encoded(2), "photo", [OTHER_WORDS[0], "sky"])
-    assert {each.tag: each.seen for each in own} == {"boat": None, "sky": True}
-    with pytest.raises(PhotoError):
-        tagger.tag(b"", "photo")
-    with pytest.raises(ZerotagError, match="seen in training"):
-        tagger.words(["sky"], "unseen")
 
 
 def test_what_is_no_package(trained: Path, tmp_path: Path) -> None:

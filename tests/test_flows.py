@@ -113,7 +113,7 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
     for name in ("stages", "flows", "service", "src/zerotag"):
         shutil.copytree(PROJECT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
     (project / ".dvc").mkdir()
-    for name in ("dvc.yaml", "params.yaml", "data.dvc", ".dvcignore", ".gitignore", ".dvc/config"):
+    for name in ("dvc.yaml", "pyproject.toml", "params.yaml", "data.dvc", ".dvcignore", ".gitignore", ".dvc/config"):
         shutil.copy(PROJECT / name, project / name)
     (project / "data.version").symlink_to("data.dvc")
     train = project / "stages" / "train.py"

@@ -15,6 +15,7 @@ from conftest import OTHER_WORDS, PROJECT, TAGS, encoded, serving
 from stages.package import main
 
 import zerotag
+from zerotag.extras import requirements
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +86,7 @@ def test_version_is_the_content(workspace: Path, packaged: Path) -> None:
     # What `bentoml containerize` needs.
     assert (bento / "env" / "docker" / "Dockerfile").is_file()
     pinned = (bento / "env" / "python" / "requirements.txt").read_text()
+    assert {line.partition("==")[0] for line in pinned.split()} >= set(requirements("serve"))
     assert "onnxruntime==" in pinned and "tokenizers==" in pinned and "torch" not in pinned
     assert not (workspace / "bentos" / "context").exists()
 

@@ -3,6 +3,9 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
+
+from zerotag.extras import extra_of
 
 
 class ZerotagError(Exception):
@@ -15,9 +18,33 @@ class ZerotagError(Exception):
 
 @contextmanager
 def plain_exit() -> Iterator[None]:
-    """Print a ZerotagError to stderr and exit with status 1."""
+    """Print a ZerotagError, or which extra is not installed, to stderr and exit with status 1."""
     try:
-        yield
+        with extras_named():
+            yield
     except ZerotagError as error:
         print(f"zerotag: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+@contextmanager
+def extras_named() -> Iterator[None]:
+    """Turn a missing package of an extra into a ZerotagError that names the extra to install."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        extra = extra_of(error.name or "")
+        if extra is None:
+            raise
+        raise ZerotagError(f"{error}. This needs the extra `{extra}`: pip install 'zerotag[{extra}]'") from error
+
+
+def require(module: str) -> None:
+    """Check that a module is installed without importing it, for packages whose modules all import it.
+
+    Raises:
+        ZerotagError: the module belongs to an extra that is not installed.
+    """
+    with extras_named():
+        if find_spec(module) is None:
+            raise ModuleNotFoundError(f"No module named {module!r}", name=module)

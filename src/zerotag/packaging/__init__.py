@@ -4,3 +4,7 @@
 `export.try_precision` measures fp16 and int8. The export stage uses them; `zerotag.serving.package` defines the folder
 that is served.
 """
+
+from zerotag.errors import require
+
+require("torch")

@@ -5,3 +5,7 @@ loop, and `modes` selects what is trained: the head, the last layers, or all. `b
 network, `features` caches the features of a frozen one, and `model` saves and loads trained models, for evaluation and
 packaging.
 """
+
+from zerotag.errors import require
+
+require("torch")
