@@ -113,6 +113,14 @@ def test_a_command_says_which_extra_it_needs(light: Light, tmp_path: Path) -> No
     done = call(light.programs / "zerotag", "profile", "paper", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.endswith("This needs the extra `train`: pip install 'zerotag[train]'\n")
+    # Without a packaged model, the starter would be built, with torch.
+    (tmp_path / "a.jpg").write_bytes(encoded(1))
+    done = call(light.programs / "zerotag", "tag", "a.jpg", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "zerotag: No module named 'torch'. This needs the extra `train`: pip install 'zerotag[train]'. "
+        "Or name a packaged model with --model.\n"
+    )
 
 
 @pytest.mark.parametrize(

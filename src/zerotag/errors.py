@@ -28,23 +28,32 @@ def plain_exit() -> Iterator[None]:
 
 
 @contextmanager
-def extras_named() -> Iterator[None]:
-    """Turn a missing package of an extra into a ZerotagError that names the extra to install."""
+def extras_named(otherwise: str = "") -> Iterator[None]:
+    """Turn a missing package of an extra into a ZerotagError that names the extra to install.
+
+    Args:
+        otherwise: what else the user can do, a sentence for the end of the message.
+    """
     try:
         yield
     except ModuleNotFoundError as error:
         extra = extra_of(error.name or "")
         if extra is None:
             raise
-        raise ZerotagError(f"{error}. This needs the extra `{extra}`: pip install 'zerotag[{extra}]'") from error
+        message = f"{error}. This needs the extra `{extra}`: pip install 'zerotag[{extra}]'"
+        raise ZerotagError(f"{message}. {otherwise}" if otherwise else message) from error
 
 
-def require(module: str) -> None:
+def require(module: str, otherwise: str = "") -> None:
     """Check that a module is installed without importing it, for packages whose modules all import it.
+
+    Args:
+        module: a top-level module.
+        otherwise: as in `extras_named`.
 
     Raises:
         ZerotagError: the module belongs to an extra that is not installed.
     """
-    with extras_named():
+    with extras_named(otherwise):
         if find_spec(module) is None:
             raise ModuleNotFoundError(f"No module named {module!r}", name=module)

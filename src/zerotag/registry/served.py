@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from zerotag.errors import ZerotagError
+from zerotag.errors import ZerotagError, require
 from zerotag.files import hold
 from zerotag.registry.champion import champion_package
 from zerotag.serving.package import read_info
@@ -48,6 +48,7 @@ def starter_package(project: Path = Path()) -> Path:
     folder = project / STARTER
     if _is_current(folder):
         return folder
+    require("torch", "Or name a packaged model with --model.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with hold(folder.with_suffix(".lock"), "the building of the starter", wait=True):
         if not _is_current(folder):  # another process may have built it meanwhile
