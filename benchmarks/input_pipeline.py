@@ -27,6 +27,7 @@ from zerotag.training.heads import Head
 from zerotag.training.loop import Batches, TrainSettings, train
 from zerotag.training.methods import METHODS
 from zerotag.training.model import Network
+from zerotag.words.lexicon import unit
 
 TAGS, DIMENSIONS = 925, 300
 
@@ -112,8 +113,7 @@ def training_rate(backbone: str, batches: Batches, rows: np.ndarray, batch: int,
     labels = sp.random(int(rows.max()) + 1, TAGS, 0.01, "csr", np.float32, random_state=0)
     labels[:, 0] = 1
     labels.data[:] = 1
-    vectors = np.random.default_rng(0).standard_normal((TAGS, DIMENSIONS)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors = unit(np.random.default_rng(0).standard_normal((TAGS, DIMENSIONS))).astype(np.float32)
     clock = Clock(device)
     with tempfile.TemporaryDirectory() as folder:
         train(

@@ -15,6 +15,7 @@ from statistics import median
 import numpy as np
 
 from zerotag.serving.index import Index
+from zerotag.words.lexicon import unit
 
 M, D, TOP, QUERIES = 7, 50, 10, 40
 
@@ -27,8 +28,7 @@ def main() -> None:
     random = np.random.default_rng(0)
     matrices = random.standard_normal((options.photos, M, D), dtype=np.float32)
     names = [f"{number:07d}.jpg" for number in range(options.photos)]
-    words = random.standard_normal((QUERIES, D), dtype=np.float32)
-    words /= np.linalg.norm(words, axis=1, keepdims=True)
+    words = unit(random.standard_normal((QUERIES, D), dtype=np.float32))
     expected, brute = timed(lambda word: brute_force(matrices, word), words)
     rows = [("brute force in numpy", brute, 1.0, np.nan)]
 

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from zerotag.evaluation.bootstrap import draw_weights, interval, resampled_figures
 from zerotag.evaluation.calibration import Calibration, expected_calibration_error, fit_line, reliability
 from zerotag.evaluation.evaluate import score_matrix
-from zerotag.evaluation.metrics import average_precision, expected_average_precision, top_k_counts
+from zerotag.evaluation.metrics import average_precision, count_hits, expected_average_precision, top_k_hits
 from zerotag.files import write_aside
 from zerotag.packaging.starter import BACKBONE, CALIBRATION, WEIGHTS, WORDS
 from zerotag.registry.served import starter_package
@@ -88,12 +88,12 @@ def conse_network() -> nn.Module:
 def row(name: str, method: str, scores: np.ndarray, labels: sp.csr_matrix) -> str:
     """Metrics of a method on a folder, with 95% intervals over photographs."""
     kept = np.flatnonzero(np.diff(labels.indptr))
+    hits = {k: top_k_hits(scores, labels, k) for k in (3, 5)}
     figures = {
         "map": float(np.nanmean(average_precision(scores, labels, kept))),
-        "f1@3": top_k_counts(scores, labels, 3).f1,
-        "f1@5": top_k_counts(scores, labels, 5).f1,
+        **{f"f1@{k}": count_hits(of_photo, labels, k).f1 for k, of_photo in hits.items()},
     }
-    resampled = resampled_figures(scores, labels, draw_weights(len(scores), RESAMPLES, 0))
+    resampled = resampled_figures(scores, labels, draw_weights(len(scores), RESAMPLES, 0), hits)
     cells = [f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
              for key, value in figures.items() for low, high in [interval(resampled[key], value)]]  # fmt: skip
     return f"| {name} | {method} | {' | '.join(cells)} |"

@@ -15,7 +15,7 @@ from zerotag.data.dataset import Dataset
 from zerotag.errors import plain_exit
 from zerotag.files import write_aside
 from zerotag.settings import read_params
-from zerotag.training.backbones import build_backbone, cut
+from zerotag.training.backbones import build_backbone, cut, weights_key
 from zerotag.training.features import compute_features
 from zerotag.training.modes import first_trained_layer
 
@@ -44,6 +44,6 @@ with plain_exit():
         device,
         file,
         Path("work/features"),
-        key=f"{name} {weights} {size} {layer} {dataset.digest}",
+        key=f"{name} {weights_key(weights)} {size} {layer} {dataset.digest}",
         kind=np.float16 if layer else np.float32,
     )

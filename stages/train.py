@@ -16,7 +16,7 @@ from torch import nn
 from zerotag.data.dataset import Dataset
 from zerotag.errors import plain_exit
 from zerotag.settings import from_params, read_params
-from zerotag.training.backbones import Backbone, build_backbone
+from zerotag.training.backbones import Backbone, build_backbone, weights_key
 from zerotag.training.classifier import need_classifier
 from zerotag.training.heads import ClassHead, Head, JointHead, lift_vocabulary, start_head, untrained_head
 from zerotag.training.loop import (
@@ -158,8 +158,8 @@ def fit(
 
     def learn(part: nn.Module, batches: Batches, settings: TrainSettings, checkpoint: Path) -> pd.DataFrame:
         key = (
-            f"{task.backbone} {task.weights} {task.mode} {task.layer} {task.pixels} {task.vocabulary.digest} "
-            f"{dataset.digest} {task.chosen} {settings}"
+            f"{task.backbone} {weights_key(task.weights)} {task.mode} {task.layer} {task.pixels} "
+            f"{task.vocabulary.digest} {dataset.digest} {task.chosen} {settings}"
         )
         return train(
             part, batches, dataset.train, labels, vectors, task.chosen, settings, checkpoint, key, device, process

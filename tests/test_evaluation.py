@@ -8,7 +8,7 @@ from sklearn.metrics import average_precision_score
 import zerotag.evaluation.evaluate as evaluation
 from zerotag.evaluation.bootstrap import draw_weights, interval, resampled_figures
 from zerotag.evaluation.evaluate import Evaluation, evaluate, score_matrix
-from zerotag.evaluation.metrics import average_precision, expected_average_precision, top_k_counts
+from zerotag.evaluation.metrics import average_precision, expected_average_precision, top_k_counts, top_k_hits
 from zerotag.words.vocabulary import Vocabulary
 
 PHOTOS, TAGS, ROWS, DIMENSIONS = 40, 16, 3, 8
@@ -160,10 +160,10 @@ def test_the_interval_of_a_difference() -> None:
     labels = sp.csr_matrix((random.random((300, 4)) < 0.3).astype(np.uint8))
     first = labels.toarray() + random.normal(0, 1, (300, 4))
     weights = draw_weights(300, 300, seed=0)
-    base = resampled_figures(first, labels, weights)["map"]
+    base = resampled_figures(first, labels, weights, {})["map"]
 
     def difference(scores: np.ndarray) -> tuple[float, float]:
-        return interval(resampled_figures(scores, labels, weights)["map"] - base)
+        return interval(resampled_figures(scores, labels, weights, {})["map"] - base)
 
     assert difference(first) == (0, 0)
     low, high = difference(first + random.normal(0, 0.05, first.shape))
@@ -181,7 +181,8 @@ def test_resampled_figures_equal_slow_ones_on_repeated_photos() -> None:
     labels[:, 4] = 0
     weights = draw_weights(photos, 6, seed=1)
     assert weights.sum(axis=0).tolist() == [photos] * 6
-    found = resampled_figures(scores, sp.csr_matrix(labels), weights)
+    hits = {k: top_k_hits(scores, sp.csr_matrix(labels), k) for k in (3, 5)}
+    found = resampled_figures(scores, sp.csr_matrix(labels), weights, hits)
     for repeat in range(6):
         rows = np.repeat(np.arange(photos), weights[:, repeat].astype(int))
         rows = rows[labels[rows].any(axis=1)]

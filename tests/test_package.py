@@ -49,7 +49,8 @@ def stages_before(folder: Path, trained: Path, packaged: Path, source: str) -> N
     (folder / "exported" / "export.json").write_text(json.dumps(exported))
     shutil.copyfile(packaged / "calibration.json", folder / "calibration" / "calibration.json")
     (folder / "evaluation/test_efficientnet/sdl/metrics.json").write_text(json.dumps({"gzsl": {"map": 12.5}}))
-    (folder / "params.yaml").write_text(yaml.safe_dump({"source": "scenes", "package": {"words": 15, "encoded_words": 10}, "serve": {}}))
+    params = {"source": "scenes", "package": {"words": 15, "encoded_words": 10}, "serve": {}}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
 
 
 def test_folder(workspace: Path) -> None:

@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from matplotlib.figure import Figure
 
 from zerotag.evaluation.bootstrap import draw_weights, interval, resampled_figures
+from zerotag.evaluation.metrics import top_k_hits
 from zerotag.files import write_aside
 
 FIGURES = [("zsl", "f1@3"), ("zsl", "f1@5"), ("zsl", "map"), ("gzsl", "f1@3"), ("gzsl", "f1@5"), ("gzsl", "map")]
@@ -48,10 +49,11 @@ def evaluate_scores(
     once = np.ones((len(scores), 1), dtype=np.float32)
     weights = np.concatenate([once, draw_weights(len(scores), RESAMPLES, seed)], axis=1)
     parts = {"zsl": np.flatnonzero(~seen), "gzsl": np.arange(seen.size)}
-    values = {
-        task: resampled_figures(np.ascontiguousarray(scores[:, part]), labels[:, part].tocsr(), weights)
-        for task, part in parts.items()
-    }
+    values = {}
+    for task, part in parts.items():
+        its_scores, its_labels = np.ascontiguousarray(scores[:, part]), labels[:, part].tocsr()
+        hits = {k: top_k_hits(its_scores, its_labels, k) for k in (3, 5)}
+        values[task] = resampled_figures(its_scores, its_labels, weights, hits)
     table = 100 * np.stack([values[task][name] for task, name in FIGURES])
     return Result(table[:, 0], table[:, 1:], seconds)
 

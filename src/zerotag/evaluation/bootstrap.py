@@ -1,9 +1,11 @@
 """Bootstrap confidence intervals of the metrics, resampled over test photos."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import scipy.sparse as sp
 
-from zerotag.evaluation.metrics import in_tag_blocks, tag_block, top_k_hits
+from zerotag.evaluation.metrics import in_tag_blocks, tag_block
 
 
 def draw_weights(photos: int, repeats: int, seed: int) -> np.ndarray:
@@ -16,7 +18,7 @@ def draw_weights(photos: int, repeats: int, seed: int) -> np.ndarray:
 
 
 def resampled_figures(
-    scores: np.ndarray, labels: sp.csr_matrix, weights: np.ndarray, ks: tuple[int, ...] = (3, 5)
+    scores: np.ndarray, labels: sp.csr_matrix, weights: np.ndarray, hits: Mapping[int, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Compute F1@K and mAP on each resample, over photos with at least one positive, as the metrics themselves.
 
@@ -24,7 +26,7 @@ def resampled_figures(
         scores: (N, T) float.
         labels: (N, T) CSR 0/1.
         weights: (N, R) from `draw_weights`.
-        ks: values of K for F1@K.
+        hits: (N,) of `top_k_hits` for each K of F1@K.
 
     Returns:
         f1@K and map, each (R,) in [0, 1].
@@ -33,10 +35,9 @@ def resampled_figures(
     kept = np.flatnonzero(count)
     weights = np.ascontiguousarray(weights[kept])
     figures = {}
-    for k in ks:
-        hits = top_k_hits(scores, labels, k)[kept]
+    for k, of_photo in hits.items():
         picked = min(k, scores.shape[1]) + count[kept]
-        figures[f"f1@{k}"] = 2 * (hits @ weights) / np.maximum(picked @ weights, 1)
+        figures[f"f1@{k}"] = 2 * (of_photo[kept] @ weights) / np.maximum(picked @ weights, 1)
     precisions = _resampled_precisions(scores, labels[kept].tocsc(), kept, weights)
     counted = ~np.isnan(precisions)
     figures["map"] = np.where(counted, precisions, 0).sum(axis=0) / np.maximum(counted.sum(axis=0), 1)

@@ -119,7 +119,7 @@ def compare(
             part = np.ascontiguousarray(table[:, columns])
             precisions = average_precision(part, truth, kept)
             figures.append(100 * float(np.nanmean(precisions)) if kept.size else 0.0)
-            resampled.append(100 * resampled_figures(part, truth, weights, ks=())["map"])
+            resampled.append(100 * resampled_figures(part, truth, weights, {})["map"])
         first, second = figures
         differences.append(Difference(first, second, *interval(resampled[1] - resampled[0], second - first)))
     return Comparison(len(dataset.test), len(tags), int(unseen.sum()), *differences)

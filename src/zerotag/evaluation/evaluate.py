@@ -12,7 +12,13 @@ from tqdm import tqdm
 
 from zerotag.data.dataset import Dataset
 from zerotag.evaluation.bootstrap import draw_weights, interval, resampled_figures
-from zerotag.evaluation.metrics import average_precision, expected_average_precision, precision_at, top_k_counts
+from zerotag.evaluation.metrics import (
+    average_precision,
+    count_hits,
+    expected_average_precision,
+    precision_at,
+    top_k_hits,
+)
 from zerotag.training.features import Photos, default_workers, input_transform, photo_batches
 from zerotag.training.model import Model
 from zerotag.words.vocabulary import Vocabulary
@@ -121,8 +127,10 @@ def evaluate(
     intervals = {}
     for task, part in tasks.items():
         its_labels = labels[:, part].tocsr()
-        metrics[task], precisions[task] = _figures(scores[:, part], its_labels)
-        resampled = resampled_figures(scores[:, part], its_labels, weights) if resamples else {}
+        its_scores = scores[:, part]
+        hits = {k: top_k_hits(its_scores, its_labels, k) for k in (3, 5)}
+        metrics[task], precisions[task] = _figures(its_scores, its_labels, hits)
+        resampled = resampled_figures(its_scores, its_labels, weights, hits) if resamples else {}
         its = metrics[task]
         intervals[task] = {name: interval(100 * values, its[name]) for name, values in resampled.items()}
     metrics["retrieval"] = {"precision@10": 100 * precision_at(scores, labels, 10)}
@@ -140,12 +148,14 @@ def evaluate(
     return Evaluation(metrics, intervals, table, best)
 
 
-def _figures(scores: np.ndarray, labels: sp.csr_matrix) -> tuple[dict[str, float], np.ndarray]:
+def _figures(
+    scores: np.ndarray, labels: sp.csr_matrix, hits: dict[int, np.ndarray]
+) -> tuple[dict[str, float], np.ndarray]:
     """Metrics of one task, in percent, over photos with at least one positive among its tags."""
     kept = np.flatnonzero(np.diff(labels.indptr))
     figures: dict[str, float] = {}
-    for k in (3, 5):
-        counts = top_k_counts(scores, labels, k)
+    for k, of_photo in hits.items():
+        counts = count_hits(of_photo, labels, k)
         figures[f"f1@{k}"] = 100 * counts.f1
         figures[f"precision@{k}"] = 100 * counts.precision
         figures[f"recall@{k}"] = 100 * counts.recall

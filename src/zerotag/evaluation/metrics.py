@@ -64,9 +64,19 @@ def top_k_counts(scores: np.ndarray, labels: sp.csr_matrix, k: int) -> Counts:
     Returns:
         Sums over photos; micro-averaged precision, recall and F1 are its properties.
     """
-    hits = top_k_hits(scores, labels, k)
+    return count_hits(top_k_hits(scores, labels, k), labels, k)
+
+
+def count_hits(hits: np.ndarray, labels: sp.csr_matrix, k: int) -> Counts:
+    """Sum the hits of `top_k_hits` over photos.
+
+    Args:
+        hits: (N,) expected hits; NaN for photos without a positive tag.
+        labels: (N, T) CSR 0/1.
+        k: as in `top_k_counts`.
+    """
     photos = int(np.isfinite(hits).sum())
-    return Counts(float(np.nansum(hits)), min(k, scores.shape[1]) * photos, int(labels.nnz), photos)
+    return Counts(float(np.nansum(hits)), min(k, labels.shape[1]) * photos, int(labels.nnz), photos)
 
 
 def top_k_hits(scores: np.ndarray, labels: sp.csr_matrix, k: int) -> np.ndarray:

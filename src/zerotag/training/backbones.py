@@ -5,6 +5,7 @@ ImageNet weights are available as a pip package. Any other timm model works too,
 SigLIP (`vit_base_patch16_clip_224` with the weights `hub:openai`), best with its text tower as the text encoder.
 """
 
+import hashlib
 import importlib
 from difflib import get_close_matches
 from pathlib import Path
@@ -99,6 +100,15 @@ def build_backbone(name: str, weights: str = "none") -> Backbone:
         classifier = Classifier.of_network(network)
         network.reset_classifier(0)
     return Backbone(network, mean, std, classifier)
+
+
+def weights_key(weights: str) -> str:
+    """Identify weights in cache keys: by their name, and a file by its content."""
+    file = Path(weights)
+    if not file.is_file():
+        return weights
+    with file.open("rb") as content:
+        return f"{weights} {hashlib.file_digest(content, 'sha256').hexdigest()[:16]}"
 
 
 def cut(backbone: Backbone, layer: str) -> tuple[nn.Module, nn.Module]:
