@@ -113,7 +113,7 @@ def test_again_it_runs_nothing(project: Path) -> None:
 
 
 def test_a_compiled_module_is_no_change(project: Path) -> None:
-    for folder in ("sources", "report"):
+    for folder in ("data/sources", "evaluation/report"):
         (project / "src" / "zerotag" / folder / "__pycache__").mkdir(exist_ok=True)
         (project / "src" / "zerotag" / folder / "__pycache__" / "other.pyc").write_bytes(b"compiled")
     assert repro(project) == []
