@@ -137,7 +137,9 @@ def package(trained: Path, folder: Path, vectors: np.ndarray, encoder: Path | No
         "principal_vectors": 3,
         "dimensions": vectors.shape[1],
     }
-    calibration = Calibration((1.0, 0.0), (1.0, 0.5), {"sky": (2.0, 0.0)}, {"method": "made up", "fitted_on": "nothing", "photos": 0})
+    calibration = Calibration(
+        (1.0, 0.0), (1.0, 0.5), {"sky": (2.0, 0.0)}, {"method": "made up", "fitted_on": "nothing", "photos": 0}
+    )
     files = folder / "served", folder / "model.onnx"
     write_package(*files, model.vocabulary, lexicon, calibration, info, encoder=encoder)
     return folder / "served"
