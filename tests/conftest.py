@@ -1,7 +1,9 @@
 """What several tests share: a packaged model with random weights, and a served one."""
 
 import io
+import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -135,10 +137,20 @@ def package(trained: Path, folder: Path, vectors: np.ndarray, encoder: Path | No
         "principal_vectors": 3,
         "dimensions": vectors.shape[1],
     }
-    calibration = Calibration((1.0, 0.0), (1.0, 0.5), {"sky": (2.0, 0.0)}, {"method": "made up"})
+    calibration = Calibration(
+        (1.0, 0.0), (1.0, 0.5), {"sky": (2.0, 0.0)}, {"method": "made up", "fitted_on": "nothing", "photos": 0}
+    )
     files = folder / "served", folder / "model.onnx"
     write_package(*files, model.vocabulary, lexicon, calibration, info, encoder=encoder)
     return folder / "served"
+
+
+def place_starter(package: Path, project: Path) -> None:
+    """Make a package the starter of a project, as the real one takes half a minute to build."""
+    from zerotag.registry.served import STARTER, starter_digest
+
+    info = shutil.copytree(package, project / STARTER) / "tagger.json"
+    info.write_text(json.dumps({**json.loads(info.read_text()), "starter": starter_digest()}))
 
 
 @dataclass(frozen=True)

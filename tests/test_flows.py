@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from conftest import PROJECT, free_port
+from conftest import PROJECT, free_port, place_starter
 from docs.chromium import CHROMIUM, DRIVER, chromium
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
@@ -106,7 +106,7 @@ def small(params: dict[str, Any]) -> None:
 
 
 @pytest.fixture(scope="module")
-def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
+def prefect(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
     """A server with a home of its own, and a copy of the project."""
     folder = tmp_path_factory.mktemp("flows")
     project, port = folder / "project", free_port()
@@ -116,6 +116,7 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
     for name in ("dvc.yaml", "pyproject.toml", "params.yaml", "data.dvc", ".dvcignore", ".gitignore", ".dvc/config"):
         shutil.copy(PROJECT / name, project / name)
     (project / "data.version").symlink_to("data.dvc")
+    place_starter(packaged, project)
     train = project / "stages" / "train.py"
     train.write_text(train.read_text().replace('if __name__ == "__main__":', f'{BROKEN}\nif __name__ == "__main__":'))
     environment = {

@@ -2,12 +2,14 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import encoded
+import yaml
+from conftest import PROJECT, encoded
 from scipy.sparse import csr_matrix
 
 from zerotag.data.dataset import Dataset
@@ -15,8 +17,10 @@ from zerotag.data.prepare import PrepareSettings, prepare
 from zerotag.data.sources.base import PhotoFile, Source
 from zerotag.errors import ZerotagError
 from zerotag.evaluation.calibration import Calibration
-from zerotag.evaluation.report import ReportSettings, Run, write_report
+from zerotag.evaluation.report import ReportSettings, Run, Starter, write_report
+from zerotag.registry import served
 from zerotag.registry.choice import best_model
+from zerotag.samples import samples
 from zerotag.words.vocabulary import Vocabulary
 
 RELIABILITY = {"expected_calibration_error": 0.125, "reliability": [{"count": 4, "probability": 0.5, "share": 0.6}]}
@@ -28,6 +32,11 @@ CALIBRATION = Calibration(
     },
 )  # fmt: skip
 TAGS = ["sky", "sea", "beach", "dog"]
+STARTER = Starter(
+    [(each, [{"tag": "<cat>", "probability": 0.768, "also": ("kitten", "tabby")}]) for each in samples()[:1]]
+    + [(each, []) for each in samples()[1:]],
+    {"fitted_on": "held-out photographs", "photos": 1994},
+)
 
 
 @pytest.fixture
@@ -82,7 +91,7 @@ def make_run(folder: Path, method: str, gzsl: float, source: str = "csv", backbo
 def test_says_what_was_measured(tmp_path: Path, dataset: Dataset, vocabulary: Vocabulary) -> None:
     runs = [make_run(tmp_path, "sdl", 43.21), make_run(tmp_path, "fast0tag", 33.21)]
     settings = ReportSettings(title="My <photos>")
-    write_report(tmp_path / "report", runs, runs[0], CALIBRATION, dataset, vocabulary, settings)
+    write_report(tmp_path / "report", runs, runs[0], CALIBRATION, dataset, vocabulary, STARTER, settings)
     page = (tmp_path / "report/index.html").read_text()
     assert "My &lt;photos&gt;" in page
     assert '<td class="best">43.2' in page and "<td>33.2" in page
@@ -102,18 +111,64 @@ def test_says_what_was_measured(tmp_path: Path, dataset: Dataset, vocabulary: Vo
 
 def test_needs_nothing_from_outside(tmp_path: Path, dataset: Dataset, vocabulary: Vocabulary) -> None:
     run = make_run(tmp_path, "sdl", 1.0)
-    write_report(tmp_path / "report", [run], run, CALIBRATION, dataset, vocabulary, ReportSettings())
+    write_report(tmp_path / "report", [run], run, CALIBRATION, dataset, vocabulary, STARTER, ReportSettings())
     page = (tmp_path / "report/index.html").read_text()
     assert not re.findall(r"<(?:script|link)\b|@import|url\(http", page)
+    page = re.sub(r'<a href="https://[^"]+">', "", page)  # of credits, to follow or not
     sources = re.findall(r'(?:src|xlink:href|href)="([^"]*)"', page)
     assert sources and all(source.startswith(("data:", "#")) for source in sources)
     assert all(re.findall(r'<img [^>]*alt="[^"]+"', page))
 
 
-def test_rendered_pictures_are_called_so(tmp_path: Path, dataset: Dataset, vocabulary: Vocabulary) -> None:
-    run = make_run(tmp_path, "sdl", 1.0, source="scenes")
-    write_report(tmp_path / "report", [run], run, CALIBRATION, dataset, vocabulary, ReportSettings())
-    assert "rendered, not photographs" in (tmp_path / "report/index.html").read_text()
+@pytest.mark.parametrize("source", ["scenes", "csv"])
+def test_photographs_come_first(tmp_path: Path, dataset: Dataset, vocabulary: Vocabulary, source: str) -> None:
+    run = make_run(tmp_path, "sdl", 1.0, source=source)
+    write_report(tmp_path / "report", [run], run, CALIBRATION, dataset, vocabulary, STARTER, ReportSettings())
+    page = (tmp_path / "report/index.html").read_text()
+    headings = [found.partition(".")[0] for found in re.findall("<h2>(.*)</h2>", page)]
+    starter = "Real photographs: the starter"
+    if source == "scenes":
+        assert "rendered scenes, not photographs" in page
+        assert headings[:4] == [starter, "Table 1", "Figure 1", "Figure 2"]
+    else:
+        assert "rendered" not in page
+        assert headings[:4] == ["Figure 2", starter, "Table 1", "Figure 1"]
+
+
+def test_the_starter_on_the_samples(tmp_path: Path, dataset: Dataset, vocabulary: Vocabulary) -> None:
+    run = make_run(tmp_path, "sdl", 1.0)
+    write_report(tmp_path / "report", [run], run, CALIBRATION, dataset, vocabulary, STARTER, ReportSettings())
+    page = (tmp_path / "report/index.html").read_text()
+    for each in samples():
+        assert f'<a href="{each.source}">{each.title}</a>, {each.credit}' in page
+    assert "<b>&lt;cat&gt;</b> 77% <small>also kitten, tabby</small>" in page
+    assert page.count("no probable tag") == len(samples()) - 1
+    assert "fitted on 1,994 photographs (held-out photographs)" in page
+
+
+def test_a_method_without_training(tmp_path: Path, dataset: Dataset, vocabulary: Vocabulary) -> None:
+    runs = [make_run(tmp_path, "sdl", 43.21), make_run(tmp_path, "classifier", 53.21)]
+    no_curve = pd.DataFrame(columns=["epoch", "loss", "learning_rate"])
+    no_curve.to_csv(runs[1].model / "curve.csv", index=False)  # as stages/train.py
+    runs[1] = Run.read(tmp_path / "evaluation/vgg19/classifier", runs[1].model)
+    write_report(tmp_path / "report", runs, runs[1], CALIBRATION, dataset, vocabulary, STARTER, ReportSettings())
+    page = (tmp_path / "report/index.html").read_text()
+    assert page.count('<tr class="measured">') == 2 and page.count("no training, weights") == 1
+    assert "Trained on" not in page.partition("</header>")[0]
+    assert "classifier" not in page.partition("Learning curves")[2]
+    assert [path.name for path in (tmp_path / "report/curves").iterdir()] == ["vgg19-sdl.csv"]
+    assert len(pd.read_csv(tmp_path / "report/table1.csv")) == 2
+
+    alone = [replace(run, curve=no_curve) for run in runs]
+    write_report(tmp_path / "alone", alone, alone[0], CALIBRATION, dataset, vocabulary, STARTER, ReportSettings())
+    assert "Learning curves" not in (tmp_path / "alone/index.html").read_text()
+
+
+def test_dvc_knows_what_the_starter_is_made_from() -> None:
+    stage = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]["report"]
+    for name in served._STARTER_FILES:
+        file = Path("src/zerotag", name)
+        assert {str(each) for each in (file, *file.parents)} & set(stage["deps"]), f"{file} is no dependency"
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

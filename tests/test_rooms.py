@@ -32,7 +32,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "zerotag": ("serving.tagger",),  # src/zerotag/__init__.py
     "cli": (*BASE, "profiles", "words", "data", "training", "evaluation", "serving", "packaging", "registry"),
     # What runs the library; none of the three imports another.
-    "stages": (*BASE, "words", "data", "training", "evaluation", "serving", "packaging", "registry"),
+    "stages": (*BASE, "samples", "words", "data", "training", "evaluation", "serving", "packaging", "registry"),
     "service": (*BASE, "data.photos", "samples", "serving", "registry"),
     "flows": (*BASE, "words", "data", "training", "evaluation", "serving", "packaging", "registry"),
 }

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import OTHER_WORDS, PROJECT, TAGS, encoded
+from conftest import OTHER_WORDS, PROJECT, TAGS, encoded, place_starter
 
 BACKBONE = "test_efficientnet"
 STAGES = ["download", "prepare", "words", "split", "validate", "features", "train", "evaluate", "calibrate", "report"]
@@ -62,7 +62,7 @@ def repro(folder: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def copied(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project with a dozen photos under data/, versioned by data.dvc."""
     folder = tmp_path_factory.mktemp("project")
     for name in ("stages", "src/zerotag"):
@@ -79,6 +79,7 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (images / f"{number}.jpg").write_bytes(encoded(number, width=48, height=40))
         lines.append(f"{number}.jpg,{words[number % 10]} {words[(number + 3) % 10]} {words[(number * 7 + 1) % 10]}")
     (folder / "data" / "tags.csv").write_text("\n".join(lines) + "\n")
+    place_starter(packaged, folder)
     write_params(folder, small)
     for arguments in (["git", "init", "--quiet"], ["dvc", "add", "--quiet", "data"]):
         done = command(folder, *arguments)

@@ -28,7 +28,7 @@ class Sample:
 
 
 def samples() -> list[Sample]:
-    """The sample photographs."""
+    """The sample photographs; the first is the one that the page opens with."""
     with (_FOLDER / "credits.csv").open(newline="", encoding="utf-8") as lines:
         return [
             Sample(_FOLDER / row["photo"], row["title"], f"{row['by']}, {row['licence']}", row["source"])

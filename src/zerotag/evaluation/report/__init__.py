@@ -1,6 +1,7 @@
 """The report: one static HTML page that works offline, with the supplement's Table 1 and Figures 1 and 2.
 
-It also writes `table1.csv` and the learning curves as CSV files for `dvc plots`.
+Photographs come first: Figure 2 where the test photos are photographs, then the sample photographs with the starter's
+tags. It also writes `table1.csv` and the learning curves as CSV files for `dvc plots`.
 """
 
 import base64
@@ -23,6 +24,7 @@ from zerotag.evaluation.diversity import semantic_diversity
 from zerotag.evaluation.report import plots
 from zerotag.evaluation.report.paper import COLUMNS, DIVERSITY, TABLE_1
 from zerotag.files import write_aside
+from zerotag.samples import Sample
 from zerotag.words.vocabulary import Vocabulary
 
 
@@ -46,7 +48,7 @@ class Run:
     Attributes:
         model: model folder.
         info: content of model.json.
-        curve: epoch, loss, learning_rate.
+        curve: epoch, loss, learning_rate; no row if the method needs no training.
         metrics: percentages by task and name.
         intervals: their 95% bootstrap confidence intervals, if computed.
         tags: tag, seen, positives, ap.
@@ -87,6 +89,24 @@ class Run:
         """Backbone and method."""
         return f"{self.info['backbone']} · {self.info['method']}"
 
+    @property
+    def trained(self) -> bool:
+        """Whether there was anything to train."""
+        return not self.curve.empty
+
+
+@dataclass(frozen=True)
+class Starter:
+    """The starter's answers.
+
+    Attributes:
+        answers: sample photographs with their tags, as `zerotag tag --json` prints them (`serving.tagger.Tag`).
+        calibration: what its probabilities were fitted on: fitted_on, photos.
+    """
+
+    answers: list[tuple[Sample, list[dict[str, Any]]]]
+    calibration: dict[str, Any]
+
 
 def write_report(
     folder: Path,
@@ -95,6 +115,7 @@ def write_report(
     calibration: Calibration,
     dataset: Dataset,
     vocabulary: Vocabulary,
+    starter: Starter,
     settings: ReportSettings,
 ) -> None:
     """Write the report folder atomically.
@@ -106,30 +127,39 @@ def write_report(
         calibration: calibration of the best run, with its reliability.
         dataset: the photos.
         vocabulary: word vectors for semantic diversity.
+        starter: tagged sample photographs.
         settings: title and sizes.
     """
     page = jinja2.Environment(
         loader=jinja2.PackageLoader("zerotag.evaluation.report", ""), autoescape=True, undefined=jinja2.StrictUndefined
     ).get_template("page.html.j2")
     diversity = _diversity(dataset, vocabulary, settings)
+    trained = [run for run in runs if run.trained]
     highest = {column: max(run.metrics[column[0]][column[1]] for run in runs) for column in COLUMNS}
     html = page.render(
         title=settings.title,
         runs=runs,
+        trained=trained,
         best=best,
         columns=COLUMNS,
         highest=highest,
         paper=TABLE_1,
         data=best.info["data"],
+        samples=[
+            {"sample": sample, "tags": tags, "image": _thumbnail(sample.file.read_bytes(), sample.file.name)}
+            for sample, tags in starter.answers
+        ],
+        starter=starter.calibration,
         rendered=best.info["data"]["source"] == "scenes",
         diversity=diversity,
         paper_diversity=DIVERSITY,
         examples=[
-            {**example, "image": _thumbnail(dataset, example["row"])} for example in best.examples[: settings.examples]
+            {**example, "image": _thumbnail(dataset.photo_bytes(example["row"]), example["id"])}
+            for example in best.examples[: settings.examples]
         ],
         calibration=calibration.figures,
         reliability=plots.reliability(calibration.figures),
-        curves=plots.curves({run.name: run.curve for run in runs}),
+        curves=plots.curves({run.name: run.curve for run in trained}) if trained else "",
         unseen=plots.unseen_tags({run.name: run.tags for run in runs}, best.name),
         seen=best.tags[best.tags["seen"] == 1].dropna(subset="ap").sort_values("ap", ascending=False),
         all_tags=best.tags.sort_values(["seen", "ap"], ascending=[True, False]),
@@ -139,7 +169,7 @@ def write_report(
         (draft / "index.html").write_text(html, encoding="utf-8")
         _table(runs).to_csv(draft / "table1.csv", index=False)
         (draft / "curves").mkdir()
-        for run in runs:
+        for run in trained:  # `dvc plots` cannot draw an empty table
             run.curve.to_csv(draft / "curves" / f"{run.info['backbone']}-{run.info['method']}.csv", index=False)
 
 
@@ -169,7 +199,7 @@ def _diversity(dataset: Dataset, vocabulary: Vocabulary, settings: ReportSetting
     def shown(places: np.ndarray) -> list[dict[str, Any]]:
         return [
             {
-                "image": _thumbnail(dataset, int(rows[place])),
+                "image": _thumbnail(dataset.photo_bytes(int(rows[place])), str(rows[place])),
                 "value": float(values[place]),
                 "tags": [vocabulary.tags[column] for column in labels[place].indices],
             }
@@ -186,9 +216,9 @@ def _diversity(dataset: Dataset, vocabulary: Vocabulary, settings: ReportSetting
     }
 
 
-def _thumbnail(dataset: Dataset, row: int, side: int = 320) -> str:
-    """Encode a photo as a data URI, so that the page is self-contained."""
-    picture: Image.Image = open_photo(dataset.photo_bytes(row), str(row))
+def _thumbnail(photo: bytes, name: str, side: int = 320) -> str:
+    """Encode a small copy of an encoded photo as a data URI, so that the page is self-contained."""
+    picture: Image.Image = open_photo(photo, name)
     picture.thumbnail((side, side))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=85)
