@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from zerotag.data.photos import MAX_PIXELS, open_photo
+from zerotag.data.photos import MAX_PIXELS, open_photo, to_pixels
 from zerotag.errors import ZerotagError
 from zerotag.evaluation.calibration import Calibration
 from zerotag.serving.fold import fold
 from zerotag.serving.package import ENCODER, read_info, read_lexicon
-from zerotag.serving.runtime import Runtime, to_pixels
+from zerotag.serving.runtime import Runtime
 from zerotag.serving.scoring import score
 from zerotag.serving.text_encoder import TextEncoder
 from zerotag.words.lexicon import Lexicon, look_up, look_up_word
@@ -168,12 +168,13 @@ class Tagger:
         return int(self.info["size"])
 
     def pixels(self, photo: bytes, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-        """Decode a photo to the network's input, (S, S, 3) uint8.
+        """Decode a photo to the network's input, (S, S, 3) uint8; a JPEG at a fraction of its size.
 
         Raises:
             PhotoError: the photo cannot be decoded.
         """
-        return to_pixels(open_photo(photo, name, max_pixels), self.size, self.info.get("crop", 0.0))
+        picture = open_photo(photo, name, max_pixels, least_side=2 * self.size)
+        return to_pixels(picture, self.size, self.info.get("crop", 0.0))
 
     def principal_vectors(self, pixels: np.ndarray) -> np.ndarray:
         """(B, S, S, 3) uint8 -> (B, M, d) float32."""
