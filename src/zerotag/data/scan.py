@@ -235,6 +235,6 @@ def _composed(name: str) -> str:
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
-def _order(path: str) -> list[tuple[str, str]]:
+def _order(path: str) -> tuple[str, str]:
     """Folder by folder, by composed name, so that the order is the same on every disk."""
-    return [(_composed(part), part) for part in path.split("/")]
+    return _composed(path).replace("/", "\0"), path

@@ -481,6 +481,7 @@ def update(
         index.remove(here, sorted(moved))
         present = set(arrived)
         progress.removed += sum(known[name].digest not in present for name in moved)
+        present |= {known[name].digest for name in there if name in known}
         for other, photos in vanished.items():
             index.remove(other, [name for name, entry in photos.items() if entry.digest in present])
         for other in entries:
