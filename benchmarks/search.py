@@ -14,7 +14,7 @@ from statistics import median
 
 import numpy as np
 
-from zerotag.serving.index import Index
+from zerotag.serving.index import Entry, Index
 from zerotag.words.lexicon import unit
 
 M, D, TOP, QUERIES = 7, 50, 10, 40
@@ -37,11 +37,11 @@ def main() -> None:
         before = memory()
         started = time.perf_counter()
         for start in range(0, options.photos, 10_000):
-            index.fill(names[start : start + 10_000], matrices[start : start + 10_000])
+            index.fill("photos", names[start : start + 10_000], matrices[start : start + 10_000])
         filled = time.perf_counter() - started
         started = time.perf_counter()
         for start in range(0, 320, 32):
-            index.put(names[start : start + 32], ["2"] * 32, matrices[start : start + 32])
+            index.put("photos", names[start : start + 32], [Entry("2", "")] * 32, matrices[start : start + 32])
         refreshed = time.perf_counter() - started
         index.tidy()
         found, seconds = timed(lambda word: [int(hit.photo[:7]) for hit in index.search(word[None], limit=TOP)], words)

@@ -22,9 +22,10 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
+from zerotag.data.scan import scan
 from zerotag.serving.runtime import Runtime
 from zerotag.serving.scoring import score
-from zerotag.serving.tagger import PHOTO_SUFFIXES, Tagger
+from zerotag.serving.tagger import Tagger
 
 PROJECT = Path(__file__).resolve().parents[1]
 BACKBONES = ["tf_efficientnet_lite0", "tresnet_m", "resnet50"]
@@ -85,8 +86,7 @@ def network_latency(name: str, repeats: int = 20) -> tuple[float, float]:
 
 def photos(folder: Path | None, count: int = 100) -> list[bytes]:
     if folder:
-        files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in PHOTO_SUFFIXES]
-        return [file.read_bytes() for file in files[:count]]
+        return [file.read_bytes() for file in scan([folder]).photos[:count]]
     random = np.random.default_rng(0)
     made = []
     for _ in range(count):

@@ -93,6 +93,7 @@ class IndexRequest(BaseModel):
     """Photos and folders to index."""
 
     paths: list[str] = Field([""], min_length=1, max_length=1000, description="Photos or folders below the root.")
+    prune: bool = Field(False, description="Remove deleted photos even if they are more than a fifth of the photos.")
 
 
 class IndexAnswer(BaseModel):
@@ -100,9 +101,15 @@ class IndexAnswer(BaseModel):
 
     added: int = Field(description="New or changed photos.")
     unchanged: int
+    moved: int = Field(description="Photos found under another name, which keep their vectors.")
     removed: int = Field(description="Photos deleted from the folder.")
     refused: dict[str, str] = Field(description="Photos that could not be read, with the reason.")
     remaining: int = Field(description="Photos not reached within the time limit.")
+    skipped: dict[str, int] = Field(
+        description="Numbers of files and folders passed over, by kind: hidden, junk, raw (beside a JPEG), linked (to "
+        "what is already listed), outside (links that lead out of the root), video, other."
+    )
+    problems: list[str] = Field(description="Files and folders that cannot be read, with the mend.")
     indexed: int = Field(description="Number of photos in the index after the update.")
 
 

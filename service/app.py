@@ -37,11 +37,12 @@ from service.answers import (
 from service.limits import Limits, Slots
 from service.record import LATENCY, RequestLog
 from service.settings import ServeSettings
-from zerotag.data.photos import open_photo
+from zerotag.data.photos import PHOTO_SUFFIXES, RAW_SUFFIXES, open_photo
 from zerotag.errors import ZerotagError
+from zerotag.files import shown
 from zerotag.samples import samples
-from zerotag.serving.index import Index, inside, open_index, search_words, update
-from zerotag.serving.tagger import PHOTO_SUFFIXES, PROBABLE, Tagger, Words
+from zerotag.serving.index import Index, RemovalError, inside, open_index, search_words, update
+from zerotag.serving.tagger import PROBABLE, Tagger, Words
 
 PAGE = Path(__file__).parent / "page"
 
@@ -65,6 +66,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
         401: "Missing or invalid API key",
         403: "Path outside the photo root, or no photo root configured",
         404: "No such photo",
+        409: "An index update would remove much of the index; ask for it with `prune`",
         408: "Request body took too long to arrive",
         413: "Too large",
         415: "Unsupported content type",
@@ -107,6 +109,17 @@ class _Service:
         if not self.settings.root:
             raise HTTPException(403, "No photo root is configured. Set serve.root in params.yaml, or ZEROTAG_ROOT.")
         return self.settings.path(self.settings.root)
+
+    @property
+    def searched(self) -> str | None:
+        """The folder whose photos are found: the photo root, if there is one and the index has others too."""
+        root = shown(self.root.resolve()) if self.settings.root else None
+        return root if root and set(self.index.roots()) - {root} else None
+
+    @property
+    def indexed(self) -> int:
+        """Number of photos that can be found."""
+        return len(self.index) if self.searched is None else self.index.count(self.searched)
 
     def words(self, given: list[str], task: Literal["all", "unseen"]) -> Words:
         words = [word.strip() for text in given for word in text.split(",") if word.strip()]
@@ -246,7 +259,11 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
             words, without = search_words(service.tagger, wanted.words, wanted.without)
             # Fetch one more result to know whether there is a next page.
             hits = service.index.search(
-                words.vectors, without.vectors if without else None, wanted.limit + 1, wanted.offset
+                words.vectors,
+                without.vectors if without else None,
+                wanted.limit + 1,
+                wanted.offset,
+                service.searched,
             )
         more, hits = len(hits) > wanted.limit, hits[: wanted.limit]
         service.log.searched(wanted.words, wanted.without, len(hits))
@@ -254,7 +271,7 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
         return {
             "photos": hits,
             "next": following,
-            "indexed": len(service.index),
+            "indexed": service.indexed,
             "understood": {
                 word: how
                 for each in (without, words)
@@ -267,7 +284,7 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
     @api.get("/index", response_model=IndexState)
     def index_state() -> Any:
         """Get the state of the index."""
-        return {"indexed": len(service.index), "root": bool(settings.root)}
+        return {"indexed": service.indexed, "root": bool(settings.root)}
 
     @api.post("/index", response_model=IndexAnswer, dependencies=[working])
     def index_photos(wanted: IndexRequest) -> Any:
@@ -275,15 +292,19 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
         for path in wanted.paths:
             service.inside(path)
         until = time.monotonic() + settings.index_seconds
-        done = update(
-            service.index,
-            service.tagger,
-            service.root,
-            wanted.paths,
-            embed=lambda pixels: anyio.from_thread.run(embed, pixels),
-            in_time=lambda: time.monotonic() < until,
-        )
-        return {**asdict(done), "indexed": len(service.index)}
+        try:
+            done = update(
+                service.index,
+                service.tagger,
+                service.root,
+                wanted.paths,
+                embed=lambda pixels: anyio.from_thread.run(embed, pixels),
+                in_time=lambda: time.monotonic() < until,
+                prune=wanted.prune,
+            )
+        except RemovalError as error:
+            raise HTTPException(409, str(error)) from error
+        return {**asdict(done), "indexed": service.indexed}
 
     @api.delete("/index", response_model=Removed, dependencies=[working])
     def index_remove(
@@ -293,9 +314,11 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
     ) -> Any:
         """Remove photos or folders from the index. The files are not deleted."""
         prefixes = tuple(each.rstrip("/") + "/" if each.strip("/") else "" for each in path)
-        photos = [photo for photo in service.index.stamps() if photo in path or photo.startswith(prefixes)]
-        service.index.remove(photos)
-        return {"removed": len(photos), "indexed": len(service.index)}
+        root = shown(service.root.resolve())
+        known = service.index.entries().get(root, {})
+        photos = [photo for photo in known if photo in path or photo.startswith(prefixes)]
+        service.index.remove(root, photos)
+        return {"removed": len(photos), "indexed": service.indexed}
 
     @api.get(
         "/photo/{path:path}",
@@ -306,9 +329,9 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
     def photo(path: str, side: Annotated[int, Query(ge=16, le=2048)] = 320) -> Response:
         """Get a thumbnail of a photo below the photo root."""
         file = service.inside(path)
-        if not file.is_file() or file.suffix.lower() not in PHOTO_SUFFIXES:
+        if not file.is_file() or file.suffix.lower() not in PHOTO_SUFFIXES | RAW_SUFFIXES:
             raise HTTPException(404, f"{path}: not a photo.")
-        picture = open_photo(file.read_bytes(), path, settings.max_pixels)
+        picture = open_photo(file.read_bytes(), path, settings.max_pixels, least_side=2 * side)
         picture.thumbnail((side, side))
         buffer = io.BytesIO()
         picture.save(buffer, "JPEG", quality=85)

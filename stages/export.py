@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from zerotag.data.dataset import Dataset
-from zerotag.data.photos import open_photo
+from zerotag.data.photos import open_photo, to_pixels
 from zerotag.errors import ZerotagError, plain_exit
 from zerotag.files import write_aside
 from zerotag.packaging.export import (
@@ -21,7 +21,7 @@ from zerotag.packaging.export import (
     try_precision,
 )
 from zerotag.registry.choice import best_model
-from zerotag.serving.runtime import Runtime, to_pixels
+from zerotag.serving.runtime import Runtime
 from zerotag.settings import from_params, read_params
 from zerotag.training.model import load_model
 

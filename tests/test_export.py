@@ -10,9 +10,10 @@ import pytest
 from conftest import picture
 
 import zerotag
+from zerotag.data.photos import to_pixels
 from zerotag.errors import ZerotagError
 from zerotag.packaging.export import check_agreement, compare_with_torch, latency, to_half, to_int8
-from zerotag.serving.runtime import Runtime, to_pixels
+from zerotag.serving.runtime import Runtime
 from zerotag.training.features import input_transform
 from zerotag.training.model import load_model
 

@@ -14,7 +14,7 @@ from conftest import encoded
 
 import zerotag
 from zerotag.errors import ZerotagError
-from zerotag.serving.index import Index, inside, open_index, search_words, update
+from zerotag.serving.index import Entry, Index, inside, open_index, search_words, update
 
 PHOTOS, ROWS, DIMENSIONS = 3000, 7, 50
 
@@ -30,7 +30,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Index, list[str], 
     names = [f"it's/{number:05d}.jpg" for number in range(PHOTOS)]
     index = Index(str(tmp_path_factory.mktemp("index")), "random", (ROWS, DIMENSIONS))
     for start in range(0, PHOTOS, 1000):
-        index.put(names[start : start + 1000], ["1"] * 1000, matrices[start : start + 1000])
+        index.put("/photos", names[start : start + 1000], [Entry("1", "")] * 1000, matrices[start : start + 1000])
     index.tidy()
     return index, names, matrices
 
@@ -60,16 +60,18 @@ def test_paging_reaches_every_photo_once(filled) -> None:
 def test_put_replaces_and_remove_removes(filled) -> None:
     index, names, matrices = filled
     assert len(index) == PHOTOS
-    index.put(names[:3], ["2"] * 3, matrices[:3])
-    assert len(index) == PHOTOS and [index.stamps()[name] for name in names[2:4]] == ["2", "1"]
-    index.remove([*names[:3], "not there"])
+    index.put("/photos", names[:3], [Entry("2", "")] * 3, matrices[:3])
+    known = index.entries()["/photos"]
+    assert len(index) == PHOTOS and [known[name].stamp for name in names[2:4]] == ["2", "1"]
+    index.remove("/photos", [*names[:3], "not there"])
+    index.remove("/other", names)
     assert len(index) == PHOTOS - 3
-    index.put(names[:3], ["1"] * 3, matrices[:3])
+    index.put("/photos", names[:3], [Entry("1", "")] * 3, matrices[:3])
 
 
 def test_models_do_not_mix(filled, tmp_path: Path) -> None:
     one, other = (Index(str(tmp_path), name, (ROWS, DIMENSIONS)) for name in ("one", "other"))
-    one.put(["a.jpg"], ["1"], filled[2][:1])
+    one.put("/photos", ["a.jpg"], [Entry("1", "")], filled[2][:1])
     assert (len(one), len(other)) == (1, 0)
     assert other.search(unit(np.random.default_rng(0), 2)) == []
 

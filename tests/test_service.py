@@ -248,6 +248,28 @@ def test_index_search_and_removal(client: httpx.Client, server: Server) -> None:
     shutil.rmtree(album)
 
 
+def test_an_index_is_emptied_only_if_asked(client: httpx.Client, server: Server, tmp_path: Path) -> None:
+    album = server.root / "trip"
+    album.mkdir()
+    for seed in range(4):
+        (album / f"{seed}.jpg").write_bytes(encoded(seed))
+    (album / ".hidden.jpg").write_bytes(encoded())
+    (album / "drawing.svg").write_text("<svg/>")
+    done = client.post("/index", json={"paths": ["trip"]}).json()
+    assert (done["added"], done["skipped"]) == (4, {"hidden": 1})
+    assert done["problems"] == [f"{album / 'drawing.svg'}: SVG is a drawing, not a photo. Export it as PNG."]
+    (album / "3.jpg").rename(album / "4.jpg")
+    done = client.post("/index", json={"paths": ["trip"]}).json()
+    assert (done["added"], done["moved"], done["removed"], done["indexed"]) == (0, 1, 0, 4)
+    album.rename(tmp_path / "away")
+    album.mkdir()
+    refused(client.post("/index", json={"paths": ["trip"]}), 409, "4 of 4 indexed photos are no longer there")
+    assert client.get("/index").json()["indexed"] == 4
+    done = client.post("/index", json={"paths": ["trip"], "prune": True}).json()
+    assert (done["removed"], done["indexed"]) == (4, 0)
+    album.rmdir()
+
+
 def test_paths_outside_of_the_root(client: httpx.Client, server: Server, tmp_path: Path) -> None:
     (tmp_path / "secret.jpg").write_bytes(encoded())
     (server.root / "link.jpg").symlink_to(tmp_path / "secret.jpg")

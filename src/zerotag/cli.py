@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -10,8 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zerotag.errors import ZerotagError, plain_exit
+from zerotag.files import shown
 
 if TYPE_CHECKING:
+    from zerotag.serving.index import Index
     from zerotag.serving.tagger import Tag, Tagger, Words
 
 app = typer.Typer(help="Tag photos, including with words never seen in training.", no_args_is_help=True)
@@ -36,6 +40,16 @@ Model = Annotated[
     Path | None, typer.Option(help="Folder of a packaged model.", show_default="the champion's, or served")
 ]
 
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATTERN", help="Files and folders to pass over, such as '*.png' or 'screenshots'; repeatable."
+    ),
+]
+
+# Photos that the network takes at a time.
+_BATCH = 16
+
 
 def _tagger(model: Path | None) -> "Tagger":
     from zerotag.registry.served import package_to_serve
@@ -53,13 +67,25 @@ def tag(
     everything: Annotated[bool, typer.Option("--all", help="Also improbable tags and near-synonyms.")] = False,
     unseen: Annotated[bool, typer.Option("--unseen", help="Only words never seen in training.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per photo and line.")] = False,
+    exclude: Exclude = None,
     model: Model = None,
 ) -> None:
     """Tag photos, with each tag's probability. An asterisk marks words never seen in training."""
     with plain_exit():
-        from zerotag.serving.tagger import find_photos  # not for --help
+        import numpy as np  # none of these for --help
+        from tqdm import tqdm
 
-        files = find_photos(photos)
+        from zerotag.data.batches import pixel_batches
+        from zerotag.data.scan import in_words, scan
+
+        found = scan(photos, exclude or ())
+        _complain(found.problems)
+        if not found.photos:
+            passed_over = in_words(found.skipped)
+            raise ZerotagError(
+                f"{', '.join(map(shown, photos))}: no photo in this folder"
+                f"{f'; passed over: {passed_over}' if passed_over else ''}."
+            )
         tagger = _tagger(model)
         words = tagger.words(tags.split(","), "unseen" if unseen else "all")
         if words.missing:
@@ -67,20 +93,41 @@ def tag(
         if not as_json:
             _note(words)
         failed = 0
-        for file in files:
-            try:
-                found = tagger.rank(tagger.embed(file.read_bytes(), str(file)), words, top, threshold, everything)
-            except (ZerotagError, OSError) as error:
-                failed += 1
-                print(f"zerotag: {error}", file=sys.stderr)
-                continue
-            if as_json:
-                print(json.dumps({"photo": str(file), "tags": [asdict(each) for each in found]}))
-            else:
-                shown = [_shown(each, mark=bool(tagger.vocabulary.seen.any())) for each in found]
-                print(f"{file}: {', '.join(shown) or 'no probable tag; --all shows the best'}")
-        if failed:
-            raise ZerotagError(f"{failed} of {len(files)} photos cannot be tagged; see above.")
+        batches = pixel_batches(
+            found.photos,
+            lambda file: tagger.pixels(file.read_bytes(), shown(file)),
+            _BATCH if len(found.photos) > 1 else 1,
+        )
+        # On a terminal the lines are the progress.
+        with tqdm(total=len(found.photos), desc="tag", unit="photo", disable=sys.stdout.isatty() or None) as bar:
+            for batch in batches:
+                _complain(reason for _, reason in batch.failed)
+                failed += len(batch.failed)
+                matrices = tagger.principal_vectors(np.stack(batch.pixels)) if batch.pixels else ()
+                for file, matrix in zip(batch.items, matrices, strict=True):
+                    best = tagger.rank(matrix, words, top, threshold, everything)
+                    if as_json:
+                        print(json.dumps({"photo": shown(file), "tags": [asdict(each) for each in best]}))
+                    else:
+                        listed = ", ".join(_shown(each, mark=bool(tagger.vocabulary.seen.any())) for each in best)
+                        print(f"{shown(file)}: {listed or 'no probable tag; --all shows the best'}")
+                bar.update(len(batch))
+        _count(found.skipped)
+        if failed or found.problems:
+            total = len(found.photos) + len(found.problems)
+            raise ZerotagError(f"{failed + len(found.problems)} of {total} photos cannot be tagged; see above.")
+
+
+def _complain(reasons: Iterable[str]) -> None:
+    for reason in reasons:
+        print(f"zerotag: {reason}", file=sys.stderr)
+
+
+def _count(skipped: Mapping[str, int]) -> None:
+    from zerotag.data.scan import in_words
+
+    if text := in_words(skipped):
+        print(f"zerotag: passed over: {text}.", file=sys.stderr)
 
 
 def _shown(tag: "Tag", mark: bool) -> str:
@@ -102,28 +149,72 @@ Database = Annotated[str, typer.Option(help="The index: a folder, s3://… or db
 @app.command()
 def index(
     folder: Annotated[Path, typer.Argument(help="Folder of photos; the index names photos by their relative path.")],
+    exclude: Exclude = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove deleted photos, even if more than a fifth of the folder's.")
+    ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on, and index what is new or changes; end with Ctrl-C.")
+    ] = False,
     database: Database = "work/index",
     model: Model = None,
 ) -> None:
     """Update the search index with the photos of a folder; only new and changed photos are processed."""
     with plain_exit():
-        from tqdm import tqdm
+        from zerotag.serving.index import follow, open_index
 
-        from zerotag.serving.index import open_index, update
-
-        if not folder.is_dir():
-            raise ZerotagError(f"{folder}: no such folder.")
         tagger = _tagger(model)
-        with tqdm(desc="index", unit="photo", disable=None) as bar:
+        table = open_index(database, tagger)
+        if not folder.is_dir():
+            _forget(table, folder, prune)
+            return
+        _update(table, tagger, folder, exclude or (), prune)
+        if watch:
+            with suppress(KeyboardInterrupt):
+                for _ in follow(folder, database):
+                    try:
+                        _update(table, tagger, folder, exclude or (), prune, quiet=True)
+                    except ZerotagError as error:  # such as a drive that is taken off
+                        print(f"zerotag: {error}", file=sys.stderr)
 
-            def report(done: int, total: int) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
 
-            done = update(open_index(database, tagger), tagger, folder, [""], report=report)
-        for reason in done.refused.values():
-            print(f"zerotag: {reason}", file=sys.stderr)
-        print(f"{done.added} added, {done.unchanged} unchanged, {done.removed} removed, {len(done.refused)} unusable")
+def _update(
+    index: "Index", tagger: "Tagger", folder: Path, exclude: Sequence[str], prune: bool, quiet: bool = False
+) -> None:
+    """Update the index and print what was done; quiet: only if something was."""
+    from tqdm import tqdm
+
+    from zerotag.serving.index import root_of, update
+
+    root, path = root_of(index, folder)
+    with tqdm(desc="index", unit="photo", disable=True if quiet else None) as bar:
+
+        def report(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        done = update(index, tagger, root, [path], report=report, exclude=exclude, prune=prune, links_out=True)
+    if quiet and not (done.added or done.moved or done.removed):
+        return
+    _complain([*done.problems, *done.refused.values()])
+    _count(done.skipped)
+    unusable = len(done.refused) + len(done.problems)
+    print(
+        f"{done.added} added, {done.unchanged} unchanged, {f'{done.moved} moved, ' if done.moved else ''}"
+        f"{done.removed} removed, {unusable} unusable",
+        flush=True,
+    )
+
+
+def _forget(index: "Index", folder: Path, prune: bool) -> None:
+    """Remove a folder that does not exist from the index, if asked to."""
+    root = shown(folder.absolute())
+    count = index.count(root)
+    if not (count and prune):
+        hint = f" Its {count:,} photos stay in the index; `--prune` removes them." if count else ""
+        raise ZerotagError(f"{shown(folder)}: no such folder.{hint}")
+    index.remove_root(root)
+    print(f"0 added, 0 unchanged, {count} removed, 0 unusable")
 
 
 @app.command()
@@ -144,9 +235,12 @@ def search(
         wanted, unwanted = search_words(tagger, words.split(","), without.split(","))
         if not as_json:
             _note(wanted, unwanted)
-        found = open_index(database, tagger).search(wanted.vectors, unwanted.vectors if unwanted else None, top, offset)
+        table = open_index(database, tagger)
+        found = table.search(wanted.vectors, unwanted.vectors if unwanted else None, top, offset)
+        several = len(table.roots()) > 1
         for hit in found:
-            print(json.dumps(asdict(hit)) if as_json else f"{hit.score:6.2f}  {hit.photo}")
+            photo = f"{hit.root}/{hit.photo}" if several else hit.photo
+            print(json.dumps(asdict(hit)) if as_json else f"{hit.score:6.2f}  {photo}")
         if not found:
             print("zerotag: no photos found; add photos with `zerotag index FOLDER`.", file=sys.stderr)
 

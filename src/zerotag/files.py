@@ -1,8 +1,9 @@
-"""Atomic writes: an output is complete or absent."""
+"""File names as text, and atomic writes: an output is complete or absent."""
 
 import errno
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +12,24 @@ from uuid import uuid4
 
 from zerotag.errors import ZerotagError
 
+# Control characters, which would break a line or a terminal, and the separators that Unicode counts as line ends.
+_CONTROLS = {
+    code: "".join(f"\\x{byte:02x}" for byte in chr(code).encode())
+    for code in (*range(32), *range(127, 160), 0x2028, 0x2029)
+}
+
 # With less free space than this, in bytes, a failed write is attributed to a full disk.
 _FULL = 2**20
+
+
+def shown(path: str | Path) -> str:
+    """A path as text that can be printed and stored: valid UTF-8 in one line, with other bytes as in `caf\\xe9.jpg`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace").translate(_CONTROLS)
+
+
+def hidden_bytes(text: str) -> str:
+    """The path of which `shown` made this text, if it had bytes to escape."""
+    return os.fsdecode(re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes.fromhex(found[1].decode()), text.encode()))
 
 
 @contextmanager

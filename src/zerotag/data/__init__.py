@@ -2,6 +2,8 @@
 
 `sources.fetch` and `sources.read` import raw data, `prepare.prepare` packs it into shards, and all later steps read
 these as a `dataset.Dataset`. `splits.split_tags` divides the tags into seen and unseen, `validation.validate` gates
-training, and `statistics` summarises a data set. `photos.open_photo` decodes photos for training and serving alike; it
-needs only numpy and Pillow, and is all that serving may import from this package.
+training, and `statistics` summarises a data set. `photos.open_photo` decodes photos for training and serving alike.
+
+Serving may import what needs neither torch nor pandas: `photos`, `scan.scan`, which finds the photos in folders, and
+`batches.pixel_batches`, which decodes them ahead of the network.
 """

@@ -29,7 +29,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 from tqdm import tqdm
 
-from zerotag.data.photos import MAX_PIXELS, PhotoError, open_photo
+from zerotag.data.photos import MAX_PIXELS, PhotoError, is_srgb, open_photo
 from zerotag.data.sources.base import PhotoFile, Source
 from zerotag.errors import ZerotagError
 from zerotag.files import write_aside
@@ -173,6 +173,9 @@ def _encode(data: bytes, name: str, settings: PrepareSettings) -> tuple[int, int
             pixels = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
     if pixels is None:
         picture = open_photo(data, name, least_side=2 * side)
+        if not shorter:  # a header that only `open_photo` reads
+            width, height = picture.size
+            shorter = min(width, height)
         if plain and shorter <= side:
             return width, height, data
         pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
@@ -188,14 +191,15 @@ def _encode(data: bytes, name: str, settings: PrepareSettings) -> tuple[int, int
 
 
 def _header(data: bytes) -> tuple[int, int, bool]:
-    """Upright width and height, and whether it is an upright RGB JPEG; zeros if the header is invalid."""
+    """Upright width and height, and whether it is an upright sRGB JPEG; zeros if Pillow cannot read the header."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data)) as photo:
                 orientation = photo.getexif().get(0x0112, 1)
                 width, height = photo.size if orientation < 5 else photo.size[::-1]
-                return width, height, photo.format == "JPEG" and photo.mode == "RGB" and orientation == 1
+                plain = photo.format == "JPEG" and photo.mode == "RGB" and orientation == 1 and is_srgb(photo)
+                return width, height, plain
     except Exception:  # `open_photo` reports the cause
         return 0, 0, False
 

@@ -1,33 +1,13 @@
-"""Run an exported network with Pillow, numpy and ONNX Runtime, without torch."""
+"""Run an exported network with numpy and ONNX Runtime, without torch."""
 
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from PIL import Image
 
 from zerotag.errors import ZerotagError
 
 INPUT, OUTPUT = "pixels", "principal_vectors"
-
-
-def to_pixels(picture: Image.Image, size: int, crop: float = 0.0) -> np.ndarray:
-    """Prepare a picture as the network's input, (S, S, 3) uint8.
-
-    torchvision's Resize calls the same Pillow function, so the pixels are identical to those in training.
-
-    Args:
-        picture: RGB.
-        size: S.
-        crop: how much of the excess of the longer side is cut off, half at each end, before the rest is squeezed: 0
-            for nothing, 1 for a square; in between, geometrically.
-    """
-    if crop:
-        shorter = min(picture.size)
-        width, height = (round(side ** (1 - crop) * shorter**crop) for side in picture.size)
-        left, top = (picture.size[0] - width) // 2, (picture.size[1] - height) // 2
-        picture = picture.crop((left, top, left + width, top + height))
-    return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR))
 
 
 class Runtime:

@@ -4,7 +4,7 @@ The library, the command line and the service all use this module. It needs only
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -12,18 +12,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from zerotag.data.photos import MAX_PIXELS, open_photo
+from zerotag.data.photos import MAX_PIXELS, open_photo, to_pixels
 from zerotag.errors import ZerotagError
 from zerotag.evaluation.calibration import Calibration
 from zerotag.serving.fold import fold
 from zerotag.serving.package import ENCODER, read_info, read_lexicon
-from zerotag.serving.runtime import Runtime, to_pixels
+from zerotag.serving.runtime import Runtime
 from zerotag.serving.scoring import score
 from zerotag.serving.text_encoder import TextEncoder
 from zerotag.words.lexicon import Lexicon, look_up, look_up_word
 from zerotag.words.vocabulary import Vocabulary
-
-PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff"})
 
 Task = Literal["all", "unseen"]
 # How a word was resolved: as a known word (in any form), as the mean of its parts, or by the text encoder.
@@ -168,12 +166,13 @@ class Tagger:
         return int(self.info["size"])
 
     def pixels(self, photo: bytes, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-        """Decode a photo to the network's input, (S, S, 3) uint8.
+        """Decode a photo to the network's input, (S, S, 3) uint8; a JPEG at a fraction of its size.
 
         Raises:
             PhotoError: the photo cannot be decoded.
         """
-        return to_pixels(open_photo(photo, name, max_pixels), self.size, self.info.get("crop", 0.0))
+        picture = open_photo(photo, name, max_pixels, least_side=2 * self.size)
+        return to_pixels(picture, self.size, self.info.get("crop", 0.0))
 
     def principal_vectors(self, pixels: np.ndarray) -> np.ndarray:
         """(B, S, S, 3) uint8 -> (B, M, d) float32."""
@@ -350,28 +349,3 @@ def _check_length(word: str) -> None:
         raise ZerotagError(f"A word is longer than {_LONGEST_WORD} characters.")
     if len(word) > _LONGEST_PHRASE:
         raise ZerotagError(f"A phrase is longer than {_LONGEST_PHRASE} characters.")
-
-
-def find_photos(paths: Iterable[Path]) -> list[Path]:
-    """Expand paths to photos; folders are searched recursively by file extension.
-
-    Raises:
-        ZerotagError: a path does not exist, or a folder contains no photo.
-    """
-    found = []
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(photos_below(path))
-            if not inside:
-                raise ZerotagError(f"{path}: no photo in this folder ({', '.join(sorted(PHOTO_SUFFIXES))}).")
-            found += inside
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise ZerotagError(f"{path}: no such file or folder.")
-    return found
-
-
-def photos_below(folder: Path) -> Iterator[Path]:
-    """Photos below a folder, by file extension."""
-    return (file for file in folder.rglob("*") if file.suffix.lower() in PHOTO_SUFFIXES and file.is_file())

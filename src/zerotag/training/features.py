@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from torchvision.transforms import v2
 
 from zerotag.blocks import block_folder, in_blocks
 from zerotag.data.dataset import Dataset
-from zerotag.data.photos import open_photo
+from zerotag.data.photos import open_photo, to_pixels
 from zerotag.files import write_aside
 
 _BLOCK = 2000
@@ -22,7 +23,8 @@ _BLOCK = 2000
 
 def input_transform(size: int) -> v2.Transform:
     """Resize the whole image to size x size pixels, without cropping; float in [0, 1]."""
-    return v2.Compose([v2.Resize((size, size), antialias=True), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
+    resize = partial(to_pixels, size=size)
+    return v2.Compose([resize, v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
 
 
 class Photos(TorchDataset):
