@@ -167,12 +167,13 @@ def _open_raw(data: bytes, name: str, max_pixels: int, least_side: int) -> Image
             turn = _RAW_TURNS.get(raw.sizes.flip)
     except rawpy.LibRawError as error:
         raise PhotoError(f"{name}: LibRaw cannot read this raw file ({error}). Export it as JPEG.") from error
+    content: Any = preview.data
     if preview.format != rawpy.ThumbFormat.JPEG:
-        picture, turned = Image.fromarray(preview.data), False
+        picture, turned = Image.fromarray(content), False
     else:
         # A preview with an orientation of its own is already upright.
-        turned = JpegImageFile(io.BytesIO(preview.data)).getexif().get(0x0112, 1) != 1
-        picture = _decode(preview.data, name, max_pixels, least_side)
+        turned = JpegImageFile(io.BytesIO(content)).getexif().get(0x0112, 1) != 1
+        picture = _decode(content, name, max_pixels, least_side)
     return picture.transpose(turn) if turn and not turned else picture
 
 
