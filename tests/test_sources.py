@@ -334,6 +334,9 @@ def write_nus_wide(
         lines = []
         for _ in tags:
             lines.append(f"actor\\{number:04d}_{2_000_000 + number}.jpg\r\n")
+            photo = folder / "images" / "actor" / f"{number:04d}_{2_000_000 + number}.jpg"
+            photo.parent.mkdir(exist_ok=True)
+            photo.touch()
             number += 1
         (folder / "ImageList" / f"{part}Imagelist.txt").write_text("".join(lines), newline="")
         rows = "".join("".join(f"{value}\t" for value in row) + "\r\n" for row in tags)
