@@ -38,6 +38,8 @@ def normalise_tag(text: str) -> str:
                 signs.append(sign)
         elif category == "Cf":
             continue
+        elif sign == "," and composed[place - 1 : place].isdigit() and composed[place + 1 : place + 2].isdigit():
+            signs.append(sign)  # 1,000
         elif category in ("Cc", "Zs", "Zl", "Zp", "Ps", "Pe", "Pi", "Pf") or sign in _SEPARATORS or sign == '"':
             signs.append(" ")
         else:

