@@ -42,7 +42,7 @@ from zerotag.errors import ZerotagError
 from zerotag.files import shown
 from zerotag.samples import samples
 from zerotag.serving.index import Index, RemovalError, inside, open_index, search_words, update
-from zerotag.serving.tagger import PROBABLE, Tagger, Words
+from zerotag.serving.tagger import PROBABLE, Tagger, Words, split_words
 
 PAGE = Path(__file__).parent / "page"
 
@@ -55,7 +55,10 @@ Threshold = Annotated[
 ]
 Everything = Annotated[bool, Form(alias="all", description="Also improbable tags and near-synonyms.")]
 Vocabulary = Annotated[
-    list[str], Form(description="Candidate words, repeated or comma-separated. Default: all tags of the vocabulary.")
+    list[str],
+    Form(
+        description="Candidate words, repeated, comma-separated, or a JSON list. Default: all tags of the vocabulary."
+    ),
 ]
 TaskOption = Annotated[Literal["all", "unseen"], Form(description="`unseen`: only words not seen in training.")]
 
@@ -122,7 +125,7 @@ class _Service:
         return len(self.index) if self.searched is None else self.index.count(self.searched)
 
     def words(self, given: list[str], task: Literal["all", "unseen"]) -> Words:
-        words = [word.strip() for text in given for word in text.split(",") if word.strip()]
+        words = split_words(given)
         if given and not words:
             raise ZerotagError("The vocabulary contains no word.")
         self.check_number(words)
@@ -192,7 +195,12 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
     def absent(words: Words) -> dict[str, Any]:
         return {"missing": words.missing, "reason": words.reason}
 
-    @api.post("/tag", response_model=PhotoTags, dependencies=[working])
+    async def one_photo(request: Request) -> None:
+        # FastAPI would take the last one and say nothing. It has parsed the form already, or will not again.
+        if len((await request.form()).getlist("photo")) > 1:
+            raise HTTPException(422, "photo: more than one photo; send several to /tag/batch, in the field photos")
+
+    @api.post("/tag", response_model=PhotoTags, dependencies=[Depends(one_photo), working])
     async def tag(
         photo: Annotated[UploadFile, File(description="An image file: JPEG, PNG, WebP, GIF, TIFF or BMP.")],
         top: Top = 10,

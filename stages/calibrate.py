@@ -16,6 +16,7 @@ from zerotag.evaluation.held_out import (
     calibrate_linear_probe,
     evaluate_calibration,
 )
+from zerotag.evaluation.metrics import shown
 from zerotag.files import write_aside
 from zerotag.registry.choice import best_model
 from zerotag.settings import from_params, read_params
@@ -43,7 +44,8 @@ def main() -> None:
     labels = dataset.labels[rows][:, dataset.columns(model.vocabulary.tags)].tocsr()
     evaluated = evaluate_calibration(fitted, model, scores, labels)
     for name, figures in evaluated.items():
-        print(f"{name}: expected calibration error {100 * figures['expected_calibration_error']:.2f} points")
+        error = figures["expected_calibration_error"]
+        print(f"{name}: expected calibration error {shown(None if error is None else 100 * error, '.2f')} points")
     with write_aside(Path("calibration")) as draft:
         draft.mkdir()
         figures = {"method": "Platt", **how, "own_line": len(fitted.tags), **evaluated}

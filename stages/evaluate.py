@@ -10,6 +10,7 @@ import torch
 from zerotag.data.dataset import Dataset
 from zerotag.errors import plain_exit
 from zerotag.evaluation.evaluate import evaluate, principal_vectors
+from zerotag.evaluation.metrics import shown
 from zerotag.files import write_aside
 from zerotag.settings import read_params
 from zerotag.training.model import load_model
@@ -40,10 +41,11 @@ def main(backbone: str, method: str) -> None:
         (draft / "examples.json").write_text(json.dumps(evaluation.examples, indent=1), encoding="utf-8")
     for task in ("zsl", "gzsl"):
         figures = evaluation.metrics[task]
-        low, high = evaluation.intervals[task].get("map", (figures["map"], figures["map"]))
+        interval = evaluation.intervals[task].get("map")
+        within = " [{:.1f}, {:.1f}]".format(*interval) if interval else ""
         print(
-            f"{backbone} {method} {task.upper()}: F1@3 {figures['f1@3']:.1f}  F1@5 {figures['f1@5']:.1f}  "
-            f"mAP {figures['map']:.1f} [{low:.1f}, {high:.1f}] (random scores {figures['random_map']:.1f})"
+            f"{backbone} {method} {task.upper()}: F1@3 {shown(figures['f1@3'])}  F1@5 {shown(figures['f1@5'])}  "
+            f"mAP {shown(figures['map'])}{within} (random scores {shown(figures['random_map'])})"
         )
 
 

@@ -68,8 +68,9 @@ def main() -> None:
             print(f"  {trial}")
         chosen = next(trial for trial in table if trial.precision == settings.precision)
         if not chosen.offered:
+            lost = "an unknown number of" if chosen.loss is None else f"{chosen.loss:.2f}"
             raise ZerotagError(
-                f"params.yaml: export.precision = int8 loses {chosen.loss:.2f} mAP points on this model, "
+                f"params.yaml: export.precision = int8 loses {lost} mAP points on this model, "
                 f"more than export.max_loss = {settings.max_loss}. Use fp32."
             )
         (draft / f"{settings.precision}.onnx").rename(draft / "model.onnx")

@@ -34,7 +34,7 @@ with plain_exit():
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dataset = Dataset.read(Path("prepared"))
     torch.manual_seed(params["seed"])  # for weights: none
-    backbone = build_backbone(name, weights)
+    backbone = build_backbone(name, weights, size)
     network: nn.Module = cut(backbone, layer)[0] if layer else backbone
     compute_features(
         network,

@@ -40,7 +40,7 @@ START_PHOTOS = {"linear_probe": 10_000, "partial_fine_tuning": 10_000, "full_fin
 
 @dataclass(frozen=True)
 class Task:
-    """What is trained on what, as params.yaml and the earlier stages have it."""
+    """What is trained on what, as params.yaml and the earlier stages have it; `pixels` is the side of the input."""
 
     params: dict[str, Any]
     backbone: str
@@ -51,16 +51,12 @@ class Task:
     dataset: Dataset
     vocabulary: Vocabulary
     checkpoint: Path
+    pixels: int
 
     @property
     def mode(self) -> str:
         """One of zerotag.training.modes.MODES."""
         return self.params["train"]["mode"]
-
-    @property
-    def pixels(self) -> int:
-        """Side of the network's input."""
-        return self.settings.pixels if self.mode == "full_fine_tuning" else self.params["features"]["pixels"]
 
 
 def main(backbone_name: str, method_name: str) -> None:
@@ -73,9 +69,10 @@ def main(backbone_name: str, method_name: str) -> None:
     words = Vocabulary.read(Path("words"), Path("split.csv"))
     weights = params["weights"].get(backbone_name, params["weights"]["other"])
     process, device = join_processes()
+    pixels = settings.pixels if mode == "full_fine_tuning" else params["features"]["pixels"]
 
     torch.manual_seed(seed)
-    backbone = build_backbone(backbone_name, weights)
+    backbone = build_backbone(backbone_name, weights, pixels)
     classifier, classes = None, None
     if chosen.needs_classifier:
         whole = need_classifier(backbone.classifier, backbone_name, method_name)
@@ -84,7 +81,7 @@ def main(backbone_name: str, method_name: str) -> None:
         print(f"{len(known):,} of {len(whole.bias):,} classes of the backbone's classifier have a word vector")
     vocabulary = lift_vocabulary(words, chosen, classes)
     checkpoint = Path(f"work/checkpoints/{backbone_name}-{method_name}.pt")
-    task = Task(params, backbone_name, weights, layer, chosen, settings, dataset, vocabulary, checkpoint)
+    task = Task(params, backbone_name, weights, layer, chosen, settings, dataset, vocabulary, checkpoint, pixels)
 
     started = time.monotonic()
     head: nn.Module

@@ -28,6 +28,8 @@ def main() -> None:
     print(f"{'checked':>9} {result.checked:4d} expectations")
     print(f"{'critical':>9} {len(result.failures):4d} failed")
     print(f"{'warning':>9} {len(result.warnings):4d} failed")
+    for note in result.notes:
+        print(f"note: {note}")
     for warning in result.warnings:
         print(f"warning: {warning.message}")
     if not result.passed:

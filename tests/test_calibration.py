@@ -54,6 +54,19 @@ def test_nothing_to_fit() -> None:
     assert 0 < fitted.probabilities(["a"], [True], np.array([5.0]))[0] < 0.1
 
 
+@pytest.mark.parametrize("unseen", ["no positive", "no tag", "all positive", "upside down"])
+def test_unseen_words_have_the_line_of_all_seen_tags_where_they_have_none(unseen: str) -> None:
+    random = np.random.default_rng(2)
+    scores = random.normal(0, 1, (500, 2))
+    labels = sp.csr_matrix((random.random(scores.shape) < sigmoid(2 * scores - 1)).astype(np.uint8))
+    truth = {"all positive": np.ones((500, 2)), "upside down": scores < 0}.get(unseen, np.zeros((500, 2)))
+    columns = 0 if unseen == "no tag" else 2
+    fitted = fit_calibration(scores, labels, ["a", "b"], scores[:, :columns], sp.csr_matrix(truth[:, :columns]))
+    assert fitted.unseen == fitted.seen and fitted.unseen[0] > 1
+    low, high = fitted.probabilities(["new", "new"], [None, None], np.array([-3.0, 3.0]))
+    assert low < 0.05 and high > 0.95
+
+
 def test_scores_far_out_give_no_warning() -> None:
     with np.errstate(all="raise"):
         given = Calibration((1.0, 0.0), (1.0, 0.0), {}).probabilities(["a", "b"], [False, True], np.array([-1e6, 1e6]))
@@ -67,6 +80,7 @@ def test_reliability_and_error() -> None:
     assert rows[0] == pytest.approx({"count": 2, "probability": 0.05, "share": 0.5})
     # By hand: 2/5 * |0.05 - 0.5| + 3/5 * |2.9/3 - 1|.
     assert expected_calibration_error(rows) == pytest.approx(0.4 * 0.45 + 0.6 * (1 - 2.9 / 3))
+    assert expected_calibration_error(reliability(np.zeros(0), np.zeros(0))) is None
     random = np.random.default_rng(0)
     honest = random.random(200_000)
     assert expected_calibration_error(reliability(honest, random.random(200_000) < honest)) < 0.01

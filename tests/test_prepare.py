@@ -62,6 +62,7 @@ def test_what_is_written(source: Source, tmp_path: Path) -> None:
     assert (dataset.labels != source.labels).nnz == 0
     assert dataset.tags.to_dict("list") == {
         "tag": ["sea", "sky"], "concept": [0, 1], "train_photos": [8, 4], "test_photos": [4, 2],
+        "spellings": ["", ""],
     }  # fmt: skip
     assert dataset.usable.all() and dataset.train.size == 8 and dataset.test.size == 4
     assert dataset.columns(["sky", "sea"]).tolist() == [1, 0]

@@ -57,6 +57,14 @@ def test_params_yaml_that_cannot_be_read(tmp_path: Path) -> None:
 # csv.
 
 
+@pytest.fixture
+def photo_folder(photo_folder: Path) -> Path:
+    """With the photos that the tests' own tables name."""
+    for name in "abc":
+        (photo_folder / "images" / f"{name}.jpg").touch()
+    return photo_folder
+
+
 def csv_params(folder: Path, **changes: Any) -> dict[str, Any]:
     return {"table": str(folder / "tags.csv"), "photos": str(folder / "images"), **changes}
 
@@ -252,6 +260,8 @@ def coco(tmp_path: Path) -> dict[str, Any]:
         ("test", {"4.jpg": ["fire hydrant"]}),
     ):
         (tmp_path / part).mkdir()
+        for name in photos:
+            (tmp_path / part / name).touch()
         (tmp_path / f"{part}.json").write_text(json.dumps(instances(photos)))
     return {
         "train": str(tmp_path / "train.json"), "train_photos": str(tmp_path / "train"),
@@ -324,6 +334,9 @@ def write_nus_wide(
         lines = []
         for _ in tags:
             lines.append(f"actor\\{number:04d}_{2_000_000 + number}.jpg\r\n")
+            photo = folder / "images" / "actor" / f"{number:04d}_{2_000_000 + number}.jpg"
+            photo.parent.mkdir(exist_ok=True)
+            photo.touch()
             number += 1
         (folder / "ImageList" / f"{part}Imagelist.txt").write_text("".join(lines), newline="")
         rows = "".join("".join(f"{value}\t" for value in row) + "\r\n" for row in tags)

@@ -116,7 +116,7 @@ def test_file_missing_or_empty_or_binary(tmp_path: Path) -> None:
     fails(lambda: unseen(SplitSettings("file")), "split.file")
     (tmp_path / "split.csv").write_text("")
     fails(lambda: unseen(SplitSettings("file", str(tmp_path / "split.csv"))), "split.kind = file leaves no unseen tag")
-    (tmp_path / "split.csv").write_bytes(b"\xff\xfet\x000\x001\x00")
+    (tmp_path / "split.csv").write_bytes(b"\x1f\x8bt01\n")
     fails(lambda: unseen(SplitSettings("file", str(tmp_path / "split.csv"))), str(tmp_path / "split.csv"), "UTF-8")
 
 

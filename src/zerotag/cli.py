@@ -77,6 +77,7 @@ def tag(
 
         from zerotag.data.batches import pixel_batches
         from zerotag.data.scan import in_words, scan
+        from zerotag.serving.tagger import split_words
 
         found = scan(photos, exclude or ())
         _complain(found.problems)
@@ -87,7 +88,7 @@ def tag(
                 f"{f'; passed over: {passed_over}' if passed_over else ''}."
             )
         tagger = _tagger(model)
-        words = tagger.words(tags.split(","), "unseen" if unseen else "all")
+        words = tagger.words(split_words([tags]), "unseen" if unseen else "all")
         if words.missing:
             print(f"zerotag: {words.reason}: skipped.", file=sys.stderr)
         if not as_json:
@@ -230,9 +231,10 @@ def search(
     """Search the index for photos by any words."""
     with plain_exit():
         from zerotag.serving.index import open_index, search_words
+        from zerotag.serving.tagger import split_words
 
         tagger = _tagger(model)
-        wanted, unwanted = search_words(tagger, words.split(","), without.split(","))
+        wanted, unwanted = search_words(tagger, split_words([words]), split_words([without]))
         if not as_json:
             _note(wanted, unwanted)
         table = open_index(database, tagger)

@@ -3,7 +3,8 @@
 All later steps read it, whatever the source. On disk it is one folder::
 
     photos.parquet   one row per photo: id, file, train, sha256, width, height, problem, shard, offset, size
-    tags.csv         one row per tag: tag, concept (a NUS-WIDE ground-truth concept), train_photos, test_photos
+    tags.csv         one row per tag: tag, concept (a NUS-WIDE ground-truth concept), train_photos, test_photos,
+                     spellings (those of the source with " | " between, if it spells the tag in another way)
     labels.npz       scipy CSR matrix, photos x tags, 0/1
     shards/*.tar     WebDataset shards; a photo's bytes are at [offset, offset + size) of its shard
 """
@@ -50,9 +51,16 @@ class Dataset:
         return cls(
             root=root,
             photos=pd.read_parquet(root / "photos.parquet"),
-            tags=pd.read_csv(root / "tags.csv", dtype={"tag": str}, keep_default_na=False),
+            tags=pd.read_csv(root / "tags.csv", dtype={"tag": str, "spellings": str}, keep_default_na=False),
             labels=sp.load_npz(root / "labels.npz").tocsr(),
         )
+
+    @property
+    def spelled_otherwise(self) -> dict[str, str]:
+        """The source's spellings of each tag that it spells in another way, with " | " between."""
+        if "spellings" not in self.tags:  # prepared by an earlier version
+            return {}
+        return {tag: given for tag, given in zip(self.tags["tag"], self.tags["spellings"], strict=True) if given}
 
     @cached_property
     def usable(self) -> np.ndarray:

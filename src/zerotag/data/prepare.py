@@ -213,5 +213,6 @@ def _tag_table(source: Source) -> pd.DataFrame:
             "concept": [int(tag in source.concepts) for tag in source.tags],
             "train_photos": np.asarray(train).ravel(),
             "test_photos": np.asarray(test).ravel(),
+            "spellings": [" | ".join(source.spellings.get(tag, [])) for tag in source.tags],
         }
     )

@@ -1,12 +1,15 @@
 """Split the tags into seen and unseen."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from zerotag.data.tables import has_columns, read_table, read_text
 from zerotag.errors import ZerotagError
+from zerotag.words.tags import tag_key
 
 
 @dataclass(frozen=True)
@@ -61,31 +64,39 @@ def split_tags(settings: SplitSettings, tags: pd.DataFrame, vocabulary: list[str
 def _unseen_of_file(path: Path, tags: set[str], vocabulary: set[str]) -> set[str]:
     if not path.is_file():
         raise ZerotagError(f"{path}: no such file; set params.yaml: split.file to an existing one.")
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except UnicodeDecodeError as error:
-        raise ZerotagError(f"{path}: not UTF-8 text ({error}). Save it as UTF-8.") from error
-    table = bool(lines) and lines[0].replace(" ", "") == "tag,split"
-    unseen = set()
-    for number, line in enumerate(lines, start=1):
-        if not line or (table and number == 1):
+    # Any spelling of a tag will do, as in the photos' tables.
+    by_key = {tag_key(tag): tag for tag in tags}
+    parts: dict[str, str] = {}
+    for number, given, part in _tags_of_file(path):
+        if part not in ("seen", "unseen"):
+            line = f"{given},{part}" if part else given
+            raise ZerotagError(f"{path}, line {number}: {line!r} must be a tag, a comma, and seen or unseen.")
+        tag = given if given in tags else by_key.get(tag_key(given))
+        if tag is not None and parts.setdefault(tag, part) != part:
+            raise ZerotagError(f"{path}, line {number}: tag {given!r} is {part} here and {parts[tag]} before.")
+        if part == "seen":
             continue
-        tag = line
-        if table:
-            tag, part = (text.strip() for text in line.rpartition(",")[::2])
-            if part not in ("seen", "unseen"):
-                raise ZerotagError(f"{path}, line {number}: {line!r} must be a tag, a comma, and seen or unseen.")
-            if part == "seen":
-                continue
-        if tag not in tags:
-            raise ZerotagError(f"{path}, line {number}: the dataset has no tag {tag!r}. Remove the line.")
+        if tag is None:
+            raise ZerotagError(f"{path}, line {number}: the dataset has no tag {given!r}. Remove the line.")
         if tag not in vocabulary:
             raise ZerotagError(
-                f"{path}, line {number}: unseen tag {tag!r} has no word vector, so it cannot be predicted. "
+                f"{path}, line {number}: unseen tag {given!r} has no word vector, so it cannot be predicted. "
                 "Remove it or use other word vectors (params.yaml: words.source)."
             )
-        unseen.add(tag)
-    return unseen
+    return {tag for tag, part in parts.items() if part == "unseen"}
+
+
+def _tags_of_file(path: Path) -> Iterator[tuple[int, str, str]]:
+    """The line, tag and part of each tag in a table `tag,split` or a list of unseen tags."""
+    if has_columns(path, ("tag", "split")):
+        for row in read_table(path, ("tag", "split")):
+            cells = [row.cells.get("tag", ""), row.cells.get("split", ""), *row.more]
+            # A tag with a comma may lack quotes.
+            yield row.line, ",".join(cells[:-1]).strip(), cells[-1].strip().lower()
+        return
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        if line.strip():
+            yield number, line.strip(), "unseen"
 
 
 def _random_unseen(settings: SplitSettings, tags: pd.DataFrame, vocabulary: list[str]) -> set[str]:

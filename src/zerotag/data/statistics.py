@@ -27,7 +27,10 @@ def statistics(dataset: Dataset) -> Iterator[str]:
             f"{high:,.0f}; {int((of_tag == 0).sum())} tags have none"
         )
     concepts = int((dataset.tags["concept"] == 1).sum())
-    yield f"tags: {len(dataset.tags):,}, of them {concepts} ground-truth concepts"
+    others = f"; {len(dataset.spelled_otherwise)} are spelled otherwise" if dataset.spelled_otherwise else ""
+    yield f"tags: {len(dataset.tags):,}, of them {concepts} ground-truth concepts{others}"
+    for tag, given in dataset.spelled_otherwise.items():
+        yield f"  {tag}: spelled {given}"
     known = dataset.photos[dataset.photos["sha256"] != ""]
     twice = known[known.duplicated("sha256", keep=False)]
     across = twice.groupby("sha256")["train"].nunique() > 1

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,11 +27,15 @@ from great_expectations.expectations.row_conditions import Column
 
 from zerotag.data.dataset import Dataset
 from zerotag.errors import ZerotagError
+from zerotag.words.lexicon import unit
 from zerotag.words.vocabulary import Vocabulary
 
 CRITICAL, WARNING = FailureSeverity.CRITICAL, FailureSeverity.WARNING
 NAMED_ROWS = 20
 UNIT_TOLERANCE = 1e-3
+# Vectors with a larger cosine are the same one, up to rounding.
+SAME_VECTOR = 0.9999
+_TAGS = 1024  # tags per block
 # Columns that identify a row, preferred first.
 NAMES = {"photos": ["id", "file"], "tags": ["tag"]}
 
@@ -93,12 +97,14 @@ class ValidationResult:
     failures: failed critical expectations.
     warnings: failed warnings.
     checked: number of expectations.
+    notes: what was done to the data, for information.
     """
 
     passed: bool
     failures: list[Failure]
     warnings: list[Failure]
     checked: int
+    notes: list[str] = field(default_factory=list)
 
 
 def validate(
@@ -140,7 +146,10 @@ def validate(
         ]
         for severity in (CRITICAL, WARNING)
     )
-    result = ValidationResult(not failures, failures, warnings, len(checks))
+    notes = [
+        f"Tag {tag}: the source spells it {spellings}" for tag, spellings in dataset.spelled_otherwise.items()
+    ]
+    result = ValidationResult(not failures, failures, warnings, len(checks), notes)
     _make_offline(docs, result)
     return result
 
@@ -199,8 +208,25 @@ def tag_table(dataset: Dataset, vocabulary: Vocabulary, training_tags: list[str]
             "train_photos": train_photos,
             "test_photos": _photos_of_tags(dataset, dataset.test, tags),
             "share": train_photos / max(1, len(dataset.train)),
+            "same_vector_as": pd.Series(_same_vector_as(vocabulary), dtype=object).reindex(tags.index),
         }
     )
+
+
+def _same_vector_as(vocabulary: Vocabulary) -> list[str | None]:
+    """The seen tag that has the vector of an unseen tag; None for other tags."""
+    vectors = (vocabulary.vectors if vocabulary.words is None else vocabulary.words).astype(np.float64)
+    directions = unit(np.where(np.isfinite(vectors), vectors, 0))
+    with_vector = vocabulary.seen[: len(vectors)]  # a tag without one fails an expectation of its own
+    seen, unseen = np.flatnonzero(with_vector), np.flatnonzero(~with_vector)
+    found: list[str | None] = [None] * len(vocabulary.tags)
+    for start in range(0, unseen.size if seen.size else 0, _TAGS):
+        rows = unseen[start : start + _TAGS]
+        cosines = directions[rows] @ directions[seen].T
+        for row, place, cosine in zip(rows, cosines.argmax(axis=1), cosines.max(axis=1), strict=True):
+            if cosine > SAME_VECTOR:
+                found[row] = vocabulary.tags[seen[place]]
+    return found
 
 
 def _photos_of_tags(dataset: Dataset, rows: np.ndarray, tags: pd.Series) -> pd.Series:
@@ -313,6 +339,11 @@ def tag_expectations(settings: ValidationSettings, unit_length: bool) -> list[gx
             value_set=["seen"],
             severity=CRITICAL,
             description="No unseen tag is a training target",
+        ),
+        gxe.ExpectColumnValuesToBeNull(
+            column="same_vector_as",
+            severity=CRITICAL,
+            description="No unseen tag has the word vector of a seen tag",
         ),
         gxe.ExpectColumnDistinctValuesToContainSet(
             column="part",
@@ -460,6 +491,7 @@ def _make_offline(docs: Path, result: ValidationResult) -> None:
         f"</head><body><h1>Data Docs: validation {'passed' if result.passed else 'failed'}</h1>"
         f"<p>{result.checked} expectations, {len(result.failures)} critical failures, "
         f"{len(result.warnings)} warnings. All expectations and results: {links}</p>"
+        + "".join(f"<p>{html.escape(note)}</p>" for note in result.notes)
         + (f"<table><tr><th>Severity</th><th>Table</th><th>Expectation</th></tr>{rows}</table>" if rows else "")
         + "</body></html>\n",
         encoding="utf-8",

@@ -98,6 +98,9 @@ def fit_calibration(
 ) -> Calibration:
     """Fit the sigmoids on held-out photos.
 
+    Unseen words have the sigmoid of all seen tags together if theirs cannot be fitted: no photo has such a tag, all
+    have, or a higher score means a lower probability.
+
     Args:
         scores: (n, S) scores of the seen tags.
         labels: (n, S) 0/1.
@@ -106,6 +109,13 @@ def fit_calibration(
         unseen_labels: (n, U) 0/1.
     """
     together = _fit_pooled(scores, labels)
+    if together is None:
+        positives, count = int(labels.sum()), int(np.prod(labels.shape))
+        # Nothing can be fitted: constant at the tags' frequency.
+        together = 0.0, float(np.log((positives + 1) / (count - positives + 1)))
+    unseen = _fit_pooled(unseen_scores, unseen_labels)
+    if unseen is None or unseen[0] <= 0:
+        unseen = together
     dense = labels.tocsc()
     own = {}
     for column, tag in enumerate(tags):
@@ -115,14 +125,14 @@ def fit_calibration(
             slope, offset = fit_line(scores[:, column], truth)
             if slope > 0:  # a tag with an uninformative score keeps the pooled sigmoid
                 own[tag] = (slope, offset)
-    return Calibration(_fit_pooled(unseen_scores, unseen_labels) or together, together, own)
+    return Calibration(unseen, together, own)
 
 
-def _fit_pooled(scores: np.ndarray, labels: "sp.csr_matrix") -> tuple[float, float]:
-    """One sigmoid pooled over all tags; constant at the tags' frequency if only one class occurs."""
+def _fit_pooled(scores: np.ndarray, labels: "sp.csr_matrix") -> tuple[float, float] | None:
+    """One sigmoid pooled over all tags; None if only one class occurs."""
     truth = labels.toarray().ravel().astype(int)
     if not 0 < truth.sum() < truth.size:
-        return 0.0, float(np.log((truth.sum() + 1) / (truth.size - truth.sum() + 1)))
+        return None
     return fit_line(scores.ravel(), truth)
 
 
@@ -148,7 +158,8 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -
     ]
 
 
-def expected_calibration_error(rows: list[dict[str, float]]) -> float:
-    """Mean absolute difference of probability and share of positives, weighted by bin count."""
-    total = sum(row["count"] for row in rows)
-    return sum(row["count"] * abs(row["probability"] - row["share"]) for row in rows) / max(total, 1)
+def expected_calibration_error(rows: list[dict[str, float]]) -> float | None:
+    """Mean absolute difference of probability and share of positives, weighted by bin count; None without a row."""
+    if not rows:
+        return None
+    return sum(row["count"] * abs(row["probability"] - row["share"]) for row in rows) / sum(row["count"] for row in rows)

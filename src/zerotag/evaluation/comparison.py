@@ -1,5 +1,6 @@
 """Compare a challenger with the champion on the same test photos and tags."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,10 @@ from zerotag.training.model import Model
 
 @dataclass(frozen=True)
 class Difference:
-    """mAP of both models on one task, in percent, and the 95% confidence interval of challenger - champion."""
+    """mAP of both models on one task, in percent, and the 95% confidence interval of challenger - champion.
+
+    All are NaN if no test photo has a tag of the task.
+    """
 
     champion: float
     challenger: float
@@ -26,6 +30,9 @@ class Difference:
     def gain(self) -> float:
         """Points by which the challenger is better."""
         return self.challenger - self.champion
+
+    def __str__(self) -> str:
+        return "none" if math.isnan(self.gain) else f"{self.gain:+.2f} ({self.low:+.2f} to {self.high:+.2f})"
 
 
 @dataclass(frozen=True)
@@ -54,11 +61,9 @@ class Comparison:
         Returns:
             Whether to promote it, and the reason.
         """
-        shown = (
-            f"GZSL mAP {self.gzsl.gain:+.2f} ({self.gzsl.low:+.2f} to {self.gzsl.high:+.2f}), "
-            f"ZSL mAP {self.zsl.gain:+.2f} ({self.zsl.low:+.2f} to {self.zsl.high:+.2f})"
-        )
-        if self.gzsl.gain < margin or self.gzsl.low <= 0:
+        shown = f"GZSL mAP {self.gzsl}, ZSL mAP {self.zsl}"
+        # An undefined gain is none.
+        if not (self.gzsl.gain >= margin and self.gzsl.low > 0):
             return False, f"{shown}: not better by {margin} points of GZSL mAP with an interval above 0"
         if self.zsl.gain < -zsl_tolerance:
             return False, f"{shown}: worse in ZSL mAP by more than {zsl_tolerance} points"
@@ -118,7 +123,7 @@ def compare(
         for table in scores:
             part = np.ascontiguousarray(table[:, columns])
             precisions = average_precision(part, truth, kept)
-            figures.append(100 * float(np.nanmean(precisions)) if kept.size else 0.0)
+            figures.append(100 * float(np.nanmean(precisions)) if kept.size else math.nan)
             resampled.append(100 * resampled_figures(part, truth, weights, {})["map"])
         first, second = figures
         differences.append(Difference(first, second, *interval(resampled[1] - resampled[0], second - first)))

@@ -29,14 +29,15 @@ _BLOCK = 1024
 @dataclass(frozen=True)
 class Evaluation:
     """Attributes:
-    metrics: percentages by task (zsl, gzsl, seen) and name.
-    intervals: 95% bootstrap confidence intervals of F1@3, F1@5 and mAP, by task and name; empty if not computed.
+    metrics: percentages by task (zsl, gzsl, seen) and name; None if undefined, as no photo has a tag of the task.
+    intervals: 95% bootstrap confidence intervals of F1@3, F1@5 and mAP, by task and name; empty if not computed, and
+        without undefined ones.
     tags: one row per tag: tag, seen (0/1), positives, and ap, the average precision over the GZSL photos (percent,
         empty without a positive).
     examples: photos with their true tags and ten top predictions.
     """
 
-    metrics: dict[str, dict[str, float]]
+    metrics: dict[str, dict[str, float | None]]
     intervals: dict[str, dict[str, tuple[float, float]]]
     tags: pd.DataFrame
     examples: list[dict[str, Any]]
@@ -122,18 +123,18 @@ def evaluate(
     labels = labels[:, order].tocsr()
     tasks = {"zsl": slice(seen, None), "gzsl": slice(None), "seen": slice(seen)}
     weights = draw_weights(len(scores), resamples, seed)
-    metrics = {}
+    metrics: dict[str, dict[str, float | None]] = {}
     precisions = {}
-    intervals = {}
+    intervals: dict[str, dict[str, tuple[float, float]]] = {}
     for task, part in tasks.items():
         its_labels = labels[:, part].tocsr()
         its_scores = scores[:, part]
         hits = {k: top_k_hits(its_scores, its_labels, k) for k in (3, 5)}
         metrics[task], precisions[task] = _figures(its_scores, its_labels, hits)
-        resampled = resampled_figures(its_scores, its_labels, weights, hits) if resamples else {}
+        resampled = resampled_figures(its_scores, its_labels, weights, hits) if resamples and its_labels.nnz else {}
         its = metrics[task]
         intervals[task] = {name: interval(100 * values, its[name]) for name, values in resampled.items()}
-    metrics["retrieval"] = {"precision@10": 100 * precision_at(scores, labels, 10)}
+    metrics["retrieval"] = {"precision@10": 100 * precision_at(scores, labels, 10) if labels.nnz else None}
     table = pd.DataFrame(
         {
             "tag": [vocabulary.tags[column] for column in order],
@@ -150,27 +151,26 @@ def evaluate(
 
 def _figures(
     scores: np.ndarray, labels: sp.csr_matrix, hits: dict[int, np.ndarray]
-) -> tuple[dict[str, float], np.ndarray]:
+) -> tuple[dict[str, float | None], np.ndarray]:
     """Metrics of one task, in percent, over photos with at least one positive among its tags."""
     kept = np.flatnonzero(np.diff(labels.indptr))
-    figures: dict[str, float] = {}
+    figures: dict[str, float | None] = {}
     for k, of_photo in hits.items():
         counts = count_hits(of_photo, labels, k)
-        figures[f"f1@{k}"] = 100 * counts.f1
-        figures[f"precision@{k}"] = 100 * counts.precision
-        figures[f"recall@{k}"] = 100 * counts.recall
+        for name, value in (("f1", counts.f1), ("precision", counts.precision), ("recall", counts.recall)):
+            figures[f"{name}@{k}"] = 100 * value if kept.size else None
     precisions = average_precision(scores, labels, None if kept.size == len(scores) else kept)
     positives = np.asarray(labels.sum(axis=0)).ravel()
-    figures["map"] = 100 * _mean(precisions)
-    figures["random_map"] = 100 * _mean(expected_average_precision(positives, kept.size))
+    figures["map"] = _mean_percent(precisions)
+    figures["random_map"] = _mean_percent(expected_average_precision(positives, kept.size))
     figures["images"] = int(kept.size)
     figures["tags"] = int((positives > 0).sum())
     return figures, precisions
 
 
-def _mean(values: np.ndarray) -> float:
+def _mean_percent(values: np.ndarray) -> float | None:
     values = values[~np.isnan(values)]
-    return float(values.mean()) if values.size else 0.0
+    return 100 * float(values.mean()) if values.size else None
 
 
 def _choose_examples(labels: sp.csr_matrix, seen: int, count: int) -> list[int]:

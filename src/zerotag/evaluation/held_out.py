@@ -48,9 +48,14 @@ def calibrate_linear_probe(
     """
     random = np.random.default_rng(settings.seed)
     apart = random.random(dataset.train.size) < HELD_OUT_PHOTOS
+    # Of a few photos, chance may take all or none.
+    if apart.size > 1 and (apart.all() or not apart.any()):
+        apart[0] = not apart[0]
     learn, rest = dataset.train[~apart], dataset.train[apart][:SCORED_PHOTOS]
     labels, seen = _seen(model, dataset)
     hidden = random.random(seen.size) < HELD_OUT_TAGS
+    if hidden.all():
+        hidden[:] = False
     method = Method(**model.info["parameters"])
     scores = []
     for chosen in (seen, seen[~hidden]):

@@ -219,6 +219,11 @@ def _ranks(scores: np.ndarray, positives: np.ndarray) -> np.ndarray:
     return _at_least(close, positives) + above[own]
 
 
+def shown(figure: float | None, form: str = ".1f") -> str:
+    """A figure for people; `none` if it is undefined, since no photo has a tag."""
+    return "none" if figure is None else format(figure, form)
+
+
 def precision_at(scores: np.ndarray, labels: sp.csr_matrix | sp.csc_matrix, k: int) -> float:
     """Precision@K of retrieval by tag: the mean over tags with positives.
 

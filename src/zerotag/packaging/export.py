@@ -65,21 +65,27 @@ class ExportSettings:
 
 @dataclass(frozen=True)
 class Trial:
-    """mAP, latency and size of a precision on test photos; loss (mAP points) and speed-up are relative to fp32."""
+    """mAP, latency and size of a precision on test photos; loss (mAP points) and speed-up are relative to fp32.
+
+    mAP and loss are None if no photo has a tag; then int8 is not offered.
+    """
 
     precision: str
-    map: float
-    loss: float
+    map: float | None
+    loss: float | None
     seconds: float
     speed: float
     megabytes: float
     offered: bool
 
     def __str__(self) -> str:
+        known = self.map is not None and self.loss is not None
+        figures = f"{self.map:.2f} ({-self.loss:+.2f})" if known else "none"  # type: ignore[operator]
+        why = "loss above export.max_loss" if known else "its loss is unknown, as no photo has a tag"
         return (
-            f"{self.precision}: GZSL mAP {self.map:.2f} ({-self.loss:+.2f}), {1000 * self.seconds:.1f} ms per photo "
+            f"{self.precision}: GZSL mAP {figures}, {1000 * self.seconds:.1f} ms per photo "
             f"({self.speed:.2f}x the speed of fp32), {self.megabytes:.1f} MB"
-            + ("" if self.offered else ": loss above export.max_loss, not offered")
+            + ("" if self.offered else f": {why}, not offered")
         )
 
 
@@ -261,11 +267,14 @@ def try_precision(
     """
     runtime = Runtime(file)
     principal = np.concatenate([runtime(part) for part in np.array_split(pixels, -(-len(pixels) // 16))])
-    figure = 100 * float(np.nanmean(average_precision(score_matrix(principal, vectors), labels)))
+    precisions = average_precision(score_matrix(principal, vectors), labels)
+    figure = 100 * float(np.nanmean(precisions)) if labels.nnz else None
     seconds = latency(runtime, pixels)
-    loss = fp32.map - figure if fp32 else 0.0
+    loss = 0.0 if figure is not None else None
+    if fp32 and fp32.map is not None and figure is not None:
+        loss = fp32.map - figure
     speed = fp32.seconds / seconds if fp32 else 1.0
-    offered = precision != "int8" or loss <= max_loss
+    offered = precision != "int8" or (loss is not None and loss <= max_loss)
     return Trial(precision, figure, loss, seconds, speed, file.stat().st_size / 1e6, offered)
 
 

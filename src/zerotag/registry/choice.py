@@ -1,6 +1,7 @@
 """Select the best trained model."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from zerotag.errors import ZerotagError
 
 
 def best_model(evaluation: Path, backbones: Sequence[str], methods: Sequence[str], by: str) -> tuple[str, str]:
-    """Backbone and method of the model with the highest metric.
+    """Backbone and method of the model with the highest metric; the first one if it is undefined for all of them.
 
     Args:
         evaluation: output folder of the evaluate stages.
@@ -20,7 +21,7 @@ def best_model(evaluation: Path, backbones: Sequence[str], methods: Sequence[str
         ZerotagError: a model was not evaluated, or there is no such metric.
     """
     task, _, name = by.partition(".")
-    figures = {}
+    figures: dict[tuple[str, str], float | None] = {}
     for backbone in backbones:
         for method in methods:
             file = evaluation / backbone / method / "metrics.json"
@@ -34,4 +35,4 @@ def best_model(evaluation: Path, backbones: Sequence[str], methods: Sequence[str
             figures[backbone, method] = metrics[task][name]
     if not figures:
         raise ZerotagError("params.yaml: backbones or methods is empty; name at least one of each.")
-    return max(figures, key=lambda model: figures[model])
+    return max(figures, key=lambda model: -math.inf if figures[model] is None else figures[model])

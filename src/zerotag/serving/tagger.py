@@ -4,6 +4,7 @@ The library, the command line and the service all use this module. It needs only
 """
 
 import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -21,6 +22,7 @@ from zerotag.serving.runtime import Runtime
 from zerotag.serving.scoring import score
 from zerotag.serving.text_encoder import TextEncoder
 from zerotag.words.lexicon import Lexicon, look_up, look_up_word
+from zerotag.words.tags import normalise_tag, tag_key
 from zerotag.words.vocabulary import Vocabulary
 
 Task = Literal["all", "unseen"]
@@ -126,6 +128,7 @@ class Tagger:
         self.info = read_info(self.folder)
         self.vocabulary = Vocabulary.read(self.folder, self.folder / "vocabulary.csv")
         self._row = {tag: row for row, tag in enumerate(self.vocabulary.tags)}
+        self._tag_of_key = {tag_key(tag): tag for tag in reversed(self.vocabulary.tags)}
         self._calibration = Calibration.read(self.folder / "calibration.json")
         self._threads = threads
         self._encoded = lru_cache(_PHRASES_KEPT)(self._encode)
@@ -196,7 +199,14 @@ class Tagger:
         Raises:
             ZerotagError: no word has a vector, no word remains, or a word is too long.
         """
-        asked = list(dict.fromkeys(word.strip() for word in words if word.strip()))
+        # Two spellings of one word are one word, named as it was given first.
+        given: dict[str, str] = {}
+        for word in (each.strip() for each in words):
+            if word:
+                if word not in self._row:
+                    _check_length(word)
+                given.setdefault(self._tag(word) or tag_key(word) or word, word)
+        asked = list(given.values())
         missing: list[str] = []
         if asked:
             found = {word: meaning for word in asked if (meaning := self._meaning(word))}
@@ -232,13 +242,14 @@ class Tagger:
         return _Meaning(vector, vector if words is None else words[row], "itself", tag)
 
     def _is_seen(self, word: str) -> bool | None:
-        return bool(self.vocabulary.seen[self._row[word]]) if word in self._row else None
+        tag = self._tag(word)
+        return None if tag is None else bool(self.vocabulary.seen[self._row[tag]])
 
     def _meaning(self, word: str) -> _Meaning | None:
         """Resolve a word: vocabulary, then single words of the lexicon, then the encoder or else the mean of parts."""
-        if word in self._row:
-            return self._of_vocabulary(word)
-        _check_length(word)
+        if (tag := self._tag(word)) is not None:
+            return self._of_vocabulary(tag)
+        word = normalise_tag(word) or word
         encoder = self.text_encoder
         # The encoder takes "sail boat" as it is; without one, the lexicon's "sailboat" beats the mean of two words.
         if (encoder is None or len(word.split()) == 1) and (hit := look_up_word(word, self._lexicon)):
@@ -246,6 +257,10 @@ class Tagger:
         if encoder:
             return self._encoded(word) if encoder.knows(word) else None
         return self._lifted(hit[0], "parts", hit[1]) if (hit := look_up(word, self._lexicon)) else None
+
+    def _tag(self, word: str) -> str | None:
+        """The vocabulary's tag that a word is, in any spelling; None if it is none."""
+        return word if word in self._row else self._tag_of_key.get(tag_key(word))
 
     def _encode(self, phrase: str) -> _Meaning:
         assert self.text_encoder
@@ -288,7 +303,12 @@ class Tagger:
         scores, winner = score(principal, words.vectors)
         best = np.argsort(-scores, kind="stable")[: _FOLDED_FROM if folded else top]
         chosen, seen = [words.words[place] for place in best], [words.seen[place] for place in best]
-        probabilities = self._calibration.probabilities(chosen, seen, scores[best])
+        # A tag of the vocabulary is calibrated under its own name, however it is spelled here.
+        names = [
+            word if known is None else words.made_of[place]
+            for word, known, place in zip(chosen, seen, best, strict=True)
+        ]
+        probabilities = self._calibration.probabilities(names, seen, scores[best])
         if threshold is not None:
             kept = probabilities >= threshold
             best, probabilities = best[kept], probabilities[kept]
@@ -349,3 +369,25 @@ def _check_length(word: str) -> None:
         raise ZerotagError(f"A word is longer than {_LONGEST_WORD} characters.")
     if len(word) > _LONGEST_PHRASE:
         raise ZerotagError(f"A phrase is longer than {_LONGEST_PHRASE} characters.")
+
+
+def split_words(given: Iterable[str]) -> list[str]:
+    """The words of texts as people type or send them: separated by commas, or JSON lists.
+
+    Raises:
+        ZerotagError: a text begins as a JSON list and is none of words.
+    """
+    words = []
+    for text in given:
+        text = text.strip().removeprefix("\ufeff")
+        if not text.startswith("["):
+            words += text.split(",")
+            continue
+        try:
+            listed = json.loads(text)
+        except ValueError:
+            listed = None
+        if not isinstance(listed, list) or not all(isinstance(word, str) for word in listed):
+            raise ZerotagError(f'{text[:100]}: not a JSON list of words; send ["lake", "boat"], or lake,boat.')
+        words += listed
+    return [word.strip() for word in words if word.strip()]

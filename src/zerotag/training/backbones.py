@@ -7,6 +7,7 @@ SigLIP (`vit_base_patch16_clip_224` with the weights `hub:openai`), best with it
 
 import hashlib
 import importlib
+from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -61,45 +62,125 @@ class Backbone(nn.Module):
         return self.network((photos - self.mean) / self.std)
 
 
-def build_backbone(name: str, weights: str = "none") -> Backbone:
+def architecture_of(name: str) -> str:
+    """The architecture of a backbone's name, which may be timm's with a tag: `resnet50` of `resnet50.a1_in1k`."""
+    return name.partition(".")[0]
+
+
+def build_backbone(name: str, weights: str = "none", pixels: int = 0) -> Backbone:
     """Build a timm model without its classifier.
 
     Args:
-        name: a timm model name.
-        weights: `package` (the pip package's ImageNet weights), `hub` (timm's default, needs a network), `hub:TAG`
-            (timm's with this tag), `none` (random initialisation), or the path of a state dict.
+        name: a timm model name, with or without the tag of its weights (`resnet50.a1_in1k`).
+        weights: `package` (the pip package's ImageNet weights), `hub` (timm's, those of the name's tag or the default;
+            needs a network), `hub:TAG` (timm's with this tag), `none` (random initialisation), or the path of a state
+            dict.
+        pixels: side of the input; the position embeddings of transformers are resized for it. 0: the model's own.
 
     Raises:
-        ZerotagError: an unknown backbone, weights that cannot be loaded, or a file that does not match.
+        ZerotagError: an unknown backbone or tag, weights that cannot be loaded, a file that does not match, or a
+            network that does not take inputs of this size.
     """
-    if name not in timm.list_models():
-        close = get_close_matches(name, timm.list_models(), n=3)
-        hint = f" Did you mean {', '.join(close)}?" if close else ""
-        raise ZerotagError(f"params.yaml: backbone {name!r} is unknown to timm {timm.__version__}.{hint}")
     hub, _, tag = weights.partition(":")
+    full_name = _full_name(name, tag if hub == "hub" else "")
     file = None if hub in ("hub", "none", "package") else Path(weights)
     # timm keeps the classifier of the weights with None.
     classes = None if hub in ("hub", "package") else 0
-    full_name = f"{name}.{tag}" if tag else name
+
+    def create(**options: Any) -> Any:
+        try:
+            return timm.create_model(full_name, pretrained=hub == "hub", num_classes=classes, **options)
+        except OSError as error:
+            raise ZerotagError(
+                f"{name}: the weights cannot be downloaded ({error}). Check the network, or "
+                "set weights to package, none or a file's path."
+            ) from error
+
     try:
-        network: Any = timm.create_model(full_name, pretrained=hub == "hub", num_classes=classes)
-    except (OSError, RuntimeError) as error:
+        network = create()
+    except RuntimeError as error:
         raise ZerotagError(
             f"{name}: the weights cannot be downloaded ({error}). Check the network, or "
             "set weights to package, none or a file's path."
         ) from error
     config = resolve_model_data_config(network)
     mean, std = config["mean"], config["std"]
-    classifier = None
+    own_classifier = None
     if file:
-        classifier = _load_file(network, name, file)
-    elif classes is None:
-        if weights == "package":
-            _load_in_order(network, _package(name))
-            mean, std = _PACKAGE_MEAN, _PACKAGE_STD
-        classifier = Classifier.of_network(network)
+        own_classifier = _load_file(network, name, file)
+    elif weights == "package":
+        _load_in_order(network, _package(name))
+        mean, std = _PACKAGE_MEAN, _PACKAGE_STD
+    if pixels and pixels != config["input_size"][-1]:
+        # Those that have no method for it take the size when they are built.
+        network = _resized(network, name, pixels, create if hub in ("hub", "none") else None)
+    if classes is None:
+        own_classifier = Classifier.of_network(network)
         network.reset_classifier(0)
-    return Backbone(network, mean, std, classifier)
+    return Backbone(network, mean, std, own_classifier)
+
+
+def _full_name(name: str, tag: str) -> str:
+    """timm's name of a model and its weights.
+
+    Raises:
+        ZerotagError: timm has no such model or tag, or two tags are given.
+    """
+    architecture, _, own = name.partition(".")
+    if architecture not in timm.list_models():
+        close = get_close_matches(architecture.rpartition("/")[2], timm.list_models(), n=3)
+        hint = f" Did you mean {', '.join(close)}?" if close else ""
+        raise ZerotagError(f"params.yaml: backbone {name!r} is unknown to timm {timm.__version__}.{hint}")
+    if own and tag and own != tag:
+        raise ZerotagError(
+            f"params.yaml: backbone {name!r} has the tag {own}, its weights hub:{tag} another. Set its weights to hub."
+        )
+    tag = own or tag
+    known = [each.partition(".")[2] for each in timm.list_pretrained(f"{architecture}.*")]
+    if tag and tag not in known:
+        raise ZerotagError(
+            f"params.yaml: backbone {name!r}: timm {timm.__version__} has no weights {tag} for {architecture}; "
+            f"there are {', '.join(known) or 'none'}."
+        )
+    return f"{architecture}.{tag}" if tag else architecture
+
+
+def _resized(network: Any, name: str, pixels: int, create: Callable[..., Any] | None) -> Any:
+    """A network that takes inputs of another size, the same one if it takes any.
+
+    Args:
+        network: the network.
+        name: of the backbone.
+        pixels: side of the input.
+        create: builds the network anew with options of timm; None if that would lose its weights.
+
+    Raises:
+        ZerotagError: it does not take them.
+    """
+    own = network.pretrained_cfg["input_size"][-1]
+    try:
+        if hasattr(network, "set_input_size") and network.pretrained_cfg.get("fixed_input_size"):
+            network.set_input_size(img_size=(pixels, pixels))
+        try:
+            _run(network, pixels)
+        except (AssertionError, RuntimeError, ValueError):
+            if hasattr(network, "set_input_size") or create is None:
+                raise
+            network = create(img_size=pixels)
+            _run(network, pixels)
+    except (AssertionError, RuntimeError, ValueError, TypeError) as error:
+        raise ZerotagError(
+            f"params.yaml: features.pixels (full_fine_tuning: train.full_fine_tuning.pixels) = {pixels}: {name} does "
+            f"not take photos of this size ({error}). Use {own}, or another backbone."
+        ) from error
+    return network
+
+
+def _run(network: nn.Module, pixels: int) -> None:
+    training = network.training
+    with torch.inference_mode():
+        network.eval()(torch.zeros(1, 3, pixels, pixels))
+    network.train(training)
 
 
 def weights_key(weights: str) -> str:
@@ -176,12 +257,12 @@ class _Tracer(fx.Tracer):
 
 
 def _package(name: str) -> Path:
-    if name not in _PACKAGES:
+    if architecture_of(name) not in _PACKAGES:
         raise ZerotagError(
             f"{name}: no pip package has its weights (only those of {', '.join(_PACKAGES)}). "
             "Set weights to hub, none or a file's path."
         )
-    module, file = _PACKAGES[name]
+    module, file = _PACKAGES[architecture_of(name)]
     try:
         found = importlib.import_module(module).__file__
     except ImportError as error:

@@ -87,7 +87,7 @@ def load_model(folder: Path) -> Model:
     info = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     vocabulary = Vocabulary.read(folder, folder / "vocabulary.csv")
     method = Method(**info["parameters"])
-    backbone = build_backbone(info["backbone"], "none")
+    backbone = build_backbone(info["backbone"], "none", info["size"])
     # Input normalisation belongs to the weights, and so to the model.
     backbone.mean.copy_(torch.tensor(info["mean"]).view(-1, 1, 1))
     backbone.std.copy_(torch.tensor(info["std"]).view(-1, 1, 1))

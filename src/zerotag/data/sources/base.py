@@ -2,7 +2,11 @@
 
 import csv
 import hashlib
+import os
+import unicodedata
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +57,7 @@ class Source:
         labels: (N, T) CSR matrix of 0/1 (uint8).
         train: (N,) bool, True for training photos and False for test photos.
         concepts: tags that are ground-truth concepts of NUS-WIDE; empty for other sources.
+        spellings: the source's spellings of each tag that it spells in another way; see `zerotag.words.tags`.
     """
 
     ids: list[str]
@@ -61,6 +66,7 @@ class Source:
     labels: sp.csr_matrix
     train: np.ndarray
     concepts: frozenset[str] = field(default_factory=frozenset)
+    spellings: dict[str, list[str]] = field(default_factory=dict)
 
 
 def need(path: Path, what: str, parameter: str) -> Path:
@@ -78,6 +84,60 @@ def _hint(path: Path) -> str:
     if path.parts[:1] == ("data",):
         return " Put your data there and run `dvc add data`, or `dvc pull data` for a versioned one."
     return ""
+
+
+def find_files(folder: Path, names: Sequence[str], listing: str, parameter: str) -> tuple[list[str], list[PhotoFile]]:
+    """Find the photos that a table names below a folder.
+
+    Backslashes are read as slashes and composed letters as decomposed ones, if that finds the photo.
+
+    Args:
+        folder: the folder.
+        names: N paths relative to the folder.
+        listing: where the names are from, for messages.
+        parameter: the name of the folder's parameter, for messages.
+
+    Returns:
+        N ids, the paths with slashes and composed letters, and N locations; single photos may be missing.
+
+    Raises:
+        ZerotagError: all photos are missing; the message names the first one and the folder.
+    """
+    entries = cache(_entries)
+    found = [_find_file(folder, name, entries) for name in names]
+    if names and not any(found):
+        raise ZerotagError(
+            f"{listing}: none of its {len(names):,} photos is there, the first one would be {folder / names[0]}. "
+            f"Paths are relative to {folder} (params.yaml: {parameter}): correct the folder or the paths."
+        )
+    ids, files = [], []
+    for name, path in zip(names, found, strict=True):
+        # A name keeps a backslash only if the file has one.
+        plain = name if path == folder / name else name.replace("\\", "/")
+        ids.append(unicodedata.normalize("NFC", plain))
+        files.append(PhotoFile(path or folder / plain))
+    return ids, files
+
+
+def _find_file(folder: Path, name: str, entries: Callable[[Path], dict[str, str]]) -> Path | None:
+    for spelling in dict.fromkeys((name, name.replace("\\", "/"))):
+        path = folder / spelling
+        if os.path.isfile(path):  # unlike Path.is_file, False for a name that no file can have
+            return path
+        if spelling.isascii():
+            continue
+        # macOS writes names decomposed, other systems composed, and a path may mix both.
+        path = folder
+        for part in Path(spelling).parts:
+            path /= entries(path).get(unicodedata.normalize("NFC", part), part)
+        if os.path.isfile(path):
+            return path
+    return None
+
+
+def _entries(folder: Path) -> dict[str, str]:
+    """The names in a folder, by their composed form."""
+    return {unicodedata.normalize("NFC", each.name): each.name for each in folder.iterdir()} if folder.is_dir() else {}
 
 
 def write_inventory(source: Source, folder: Path) -> None:

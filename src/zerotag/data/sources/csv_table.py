@@ -1,9 +1,9 @@
 """Custom photos: a table `image,tags`, as CSV or JSON Lines."""
 
-import csv
+import io
+import re
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NotRequired
@@ -12,17 +12,20 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from zerotag.data.sources.base import PhotoFile, Source, hash_split, label_matrix, need
+from zerotag.data.sources.base import Source, find_files, hash_split, label_matrix, need
+from zerotag.data.tables import read_table, read_text
 from zerotag.errors import ZerotagError
+from zerotag.words.tags import with_one_spelling
 
 
 @dataclass(frozen=True)
 class CsvSettings:
     """Attributes:
-    table: a CSV file with a header and the columns `image` and `tags`, or JSON Lines (`.jsonl`) with these
-        keys, where tags may also be a list. A column `part` (`train` or `test`) overrides `test`.
+    table: a table with a header and the columns `image` and `tags`, separated by commas, semicolons or tabs, or JSON
+        Lines (`.jsonl`) with these keys, where tags may also be a list. A column `part` (`train` or `test`) overrides
+        `test`.
     photos: the folder that `image` is relative to.
-    separator: of tags in CSV, such as " ", "|" or ";".
+    separator: of the tags in a cell, such as " ", "|" or ",".
     test: share or number of test photos, chosen by a fixed hash of the name.
     min_photos: tags with fewer photos are dropped.
     """
@@ -41,32 +44,50 @@ class _JsonRow(TypedDict):
 
 
 _JSON_ROW = TypeAdapter(_JsonRow)
+# What else may separate tags.
+_SEPARATORS = (",", ";", "|")
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row of the table; `cell` is the text of the tags, empty if they are a list."""
+
+    line: int
+    image: str
+    tags: list[str]
+    part: str
+    cell: str
 
 
 def read(settings: CsvSettings) -> Source:
     """Read the table, without opening photos.
 
     Raises:
-        ZerotagError: a missing file or column, a duplicate photo, or a row without tags; the message names the file
-            and the line.
+        ZerotagError: a missing file or column, a duplicate photo, a row without tags, tags with another separator, or
+            no photo of the table exists; the message names the file and the line.
     """
     table = need(Path(settings.table), "table", "sources.csv.table")
     photos = need(Path(settings.photos), "folder", "sources.csv.photos")
-    lines: dict[str, int] = {}
-    tags_of_photos: list[list[str]] = []
-    parts: list[str] = []
-    for line, image, tags, part in _rows(table, settings.separator):
-        if image in lines:
-            raise ZerotagError(
-                f"{table}, line {line}: photo {image} is already on line {lines[image]}. Put all its tags on one line."
-            )
-        if not tags:
-            raise ZerotagError(f"{table}, line {line}: photo {image} has no tags. Tag it or remove the line.")
-        lines[image] = line
-        tags_of_photos.append(tags)
-        parts.append(part)
-    if not lines:
+    rows = list(_rows(table, settings.separator))
+    if not rows:
         raise ZerotagError(f"{table}: lists no photos. Add a line for each: image,tags")
+    _check_separator(table, rows, settings.separator)
+    lines: dict[str, int] = {}
+    for row in rows:
+        if not row.tags:
+            raise ZerotagError(f"{table}, line {row.line}: photo {row.image} has no tags. Tag it or remove the line.")
+        _once(table, lines, row.image, row.line)
+    ids, files = find_files(photos, list(lines), str(table), "sources.csv.photos")
+    lines.clear()
+    for name, row in zip(ids, rows, strict=True):
+        _once(table, lines, name, row.line)
+    tags_of_photos, spellings = with_one_spelling([row.tags for row in rows])
+    for row, tags in zip(rows, tags_of_photos, strict=True):
+        if not tags:
+            raise ZerotagError(
+                f"{table}, line {row.line}: the tags of photo {row.image} are punctuation only ({' '.join(row.tags)}). "
+                "Tag it or remove the line."
+            )
     counts = Counter(tag for tags in tags_of_photos for tag in set(tags))
     vocabulary = sorted(tag for tag, count in counts.items() if count >= settings.min_photos)
     if not vocabulary:
@@ -74,7 +95,7 @@ def read(settings: CsvSettings) -> Source:
             f"{table}: no tag has {settings.min_photos} photos (params.yaml: sources.csv.min_photos). Lower it."
         )
     kept = set(vocabulary)
-    ids = list(lines)
+    parts = [row.part for row in rows]
     if any(parts):
         if not all(parts):
             raise ZerotagError(f"{table}: photo {ids[parts.index('')]} has no part; set train or test for every photo.")
@@ -84,62 +105,88 @@ def read(settings: CsvSettings) -> Source:
     else:
         train = hash_split(ids, settings.test, "sources.csv.test")
     labels = label_matrix([[tag for tag in tags if tag in kept] for tags in tags_of_photos], vocabulary)
-    return Source(ids, [PhotoFile(photos / image) for image in ids], vocabulary, labels, train)
+    spellings = {tag: given for tag, given in spellings.items() if tag in kept}
+    return Source(ids, files, vocabulary, labels, train, spellings=spellings)
 
 
-def _rows(table: Path, separator: str) -> Iterator[tuple[int, str, list[str], str]]:
-    """Yield the line number, image, tags and part of each row."""
+def _once(table: Path, lines: dict[str, int], image: str, line: int) -> None:
+    if image in lines:
+        raise ZerotagError(
+            f"{table}, line {line}: photo {image} is already on line {lines[image]}. Put all its tags on one line."
+        )
+    lines[image] = line
+
+
+def _rows(table: Path, separator: str) -> Iterator[_Row]:
     if table.suffix.lower() in (".jsonl", ".ndjson"):
         yield from _json_rows(table, separator)
         return
-    with _utf8(table), table.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        header = reader.fieldnames or []
-        if missing := [column for column in ("image", "tags") if column not in header]:
+    for row in read_table(table, ("image", "tags")):
+        if row.more:
             raise ZerotagError(
-                f"{table}, line 1: column {' and '.join(missing)} missing, found {', '.join(header) or 'nothing'}. "
-                "The first line must name the columns: image,tags"
+                f"{table}, line {row.line}: more values than columns. Quote comma-separated tags, "
+                'and set sources.csv.separator to ",".'
             )
-        for row in reader:
-            if None in row:
-                raise ZerotagError(
-                    f"{table}, line {reader.line_num}: more values than columns. Quote comma-separated tags, "
-                    'and set sources.csv.separator to ",".'
-                )
-            yield _row(table, reader.line_num, row["image"], row["tags"], row.get("part"), separator)
+        cells = row.cells
+        yield _row(table, row.line, cells.get("image"), cells.get("tags"), cells.get("part"), separator)
 
 
-def _json_rows(table: Path, separator: str) -> Iterator[tuple[int, str, list[str], str]]:
-    with _utf8(table), table.open(encoding="utf-8-sig") as file:
-        for line, text in enumerate(file, start=1):
-            if not text.strip():
-                continue
-            try:
-                row = _JSON_ROW.validate_json(text)
-            except ValidationError as error:
-                problem = error.errors()[0]
-                where = ".".join(str(part) for part in problem["loc"])
-                raise ZerotagError(
-                    f'{table}, line {line}: expected an object with "image" and "tags" ({where}: {problem["msg"]}).'
-                ) from error
-            yield _row(table, line, row["image"], row["tags"], row.get("part"), separator)
-
-
-@contextmanager
-def _utf8(table: Path) -> Iterator[None]:
-    try:
-        yield
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ZerotagError(f"{table}: not a UTF-8 table ({error}). Save it as UTF-8 CSV.") from error
+def _json_rows(table: Path, separator: str) -> Iterator[_Row]:
+    # Not splitlines, which splits at letters that JSON may contain.
+    for line, text in enumerate(io.StringIO(read_text(table), newline=None), start=1):
+        if not text.strip():
+            continue
+        try:
+            row = _JSON_ROW.validate_json(text)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = ".".join(str(part) for part in problem["loc"])
+            raise ZerotagError(
+                f'{table}, line {line}: expected an object with "image" and "tags" ({where}: {problem["msg"]}).'
+            ) from error
+        yield _row(table, line, row["image"], row["tags"], row.get("part"), separator)
 
 
 def _row(
     table: Path, line: int, image: str | None, tags: str | list[str] | None, part: str | None, separator: str
-) -> tuple[int, str, list[str], str]:
+) -> _Row:
     if not image or not image.strip():
         raise ZerotagError(f"{table}, line {line}: no image given. Add one or remove the line.")
-    if part and part not in ("train", "test"):
+    part = (part or "").strip().lower()
+    if part not in ("", "train", "test"):
         raise ZerotagError(f"{table}, line {line}: part is {part!r}; it must be train or test.")
     # A space separator matches any whitespace, including tabs and repeated spaces.
     listed = tags if isinstance(tags, list) else (tags or "").split(separator.strip(" ") or None)
-    return line, image.strip(), [tag.strip() for tag in listed if tag.strip()], part or ""
+    cell = "" if isinstance(tags, list) else (tags or "").strip()
+    return _Row(line, image.strip(), [tag.strip() for tag in listed if tag.strip()], part, cell)
+
+
+def _check_separator(table: Path, rows: list[_Row], separator: str) -> None:
+    """Check that the tags are not separated by another sign than the separator.
+
+    With a blank as separator, no tag has a comma, semicolon or bar; with another, a tag may, but then the separator
+    occurs somewhere too, or most cells are a single tag.
+
+    Raises:
+        ZerotagError: they are; the message names the sign.
+    """
+    own = separator.strip(" ")
+    cells = [row for row in rows if row.cell]
+    if own and any(own in row.cell for row in cells):
+        return
+    for other in (each for each in _SEPARATORS if each != own):
+        having = [row for row in cells if re.search(rf"(?<!\d){re.escape(other)}|{re.escape(other)}(?!\d)", row.cell)]
+        if having and (not own or 2 * len(having) > len(cells)):
+            raise ZerotagError(
+                f"{table}, line {having[0].line}: the tags {having[0].cell[:100]!r} are separated by {other!r}, but "
+                f"params.yaml: sources.csv.separator is {separator!r}. Set it to {other!r}."
+            )
+    several = {row.cell for row in cells if " " in row.cell}
+    words = {word for cell in several for word in cell.split()}
+    # Tags of several words share few of them; separate tags recur in other combinations.
+    if own and 2 * sum(row.cell in several for row in cells) > len(cells) and len(words) <= len(several):
+        row = next(row for row in cells if row.cell in several)
+        raise ZerotagError(
+            f"{table}, line {row.line}: the tags {row.cell[:100]!r} seem to be separated by blanks, but params.yaml: "
+            f'sources.csv.separator is {separator!r}, which is nowhere. Set it to " ".'
+        )

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from zerotag.data.sources import nus_wide
 from zerotag.data.sources.archives import is_archive, members, unpack
 from zerotag.data.sources.base import Source, need, write_inventory
-from zerotag.data.sources.nus_wide import NusWideSettings, photo_id
+from zerotag.data.sources.nus_wide import NusWideSettings, flickr_id, layout, photo_id
 from zerotag.data.sources.packed import PhotoStore, open_store
 from zerotag.data.sources.web import GoneError, UnavailableError, Web, get, get_file, open_web
 from zerotag.errors import ZerotagError
@@ -158,10 +158,30 @@ def sha256_of(file: Path) -> str:
 
 def _unpack_photos(archive: Path, source: Source, store: PhotoStore) -> None:
     wanted = {name for name in source.ids if not _stored(store, name)}
+    if not wanted:
+        return
+    by_flickr: dict[str, list[str]] = {}
+    for name in wanted:
+        by_flickr.setdefault(flickr_id(name), []).append(name)
+    first = ""
+
+    def ids(path: str) -> list[str]:
+        return [name] if (name := photo_id(path)) in wanted else by_flickr.get(flickr_id(path), [])
+
+    def is_wanted(path: str) -> bool:
+        nonlocal first
+        first = first or path
+        return bool(ids(path))
+
     with tqdm(desc=f"photos of {archive.name}", total=len(wanted), unit="photo") as bar:
-        for name, content in members(archive, lambda name: photo_id(name) in wanted):
-            store.add([photo_id(name)], content.read(), str(archive))
-            bar.update()
+        for path, content in members(archive, is_wanted):
+            store.add(ids(path), content.read(), str(archive))
+            bar.update(len(ids(path)))
+        if not bar.n and len(wanted) == len(source.ids):
+            raise ZerotagError(
+                f"{archive}: has none of the photos (params.yaml: sources.nus-wide.photos). "
+                + layout(source.ids[0], first)
+            )
     store.lose([name for name in source.ids if name not in store.records], str(archive), "not in the archive", False)
 
 

@@ -21,6 +21,7 @@ from zerotag.data.photos import open_photo
 from zerotag.errors import ZerotagError
 from zerotag.evaluation.calibration import Calibration
 from zerotag.evaluation.diversity import semantic_diversity
+from zerotag.evaluation.metrics import shown
 from zerotag.evaluation.report import plots
 from zerotag.evaluation.report.paper import COLUMNS, DIVERSITY, TABLE_1
 from zerotag.files import write_aside
@@ -49,7 +50,7 @@ class Run:
         model: model folder.
         info: content of model.json.
         curve: epoch, loss, learning_rate; no row if the method needs no training.
-        metrics: percentages by task and name.
+        metrics: percentages by task and name; None if undefined.
         intervals: their 95% bootstrap confidence intervals, if computed.
         tags: tag, seen, positives, ap.
         examples: photos with their ten top predictions.
@@ -58,7 +59,7 @@ class Run:
     model: Path
     info: dict[str, Any]
     curve: pd.DataFrame
-    metrics: dict[str, dict[str, float]]
+    metrics: dict[str, dict[str, float | None]]
     intervals: dict[str, dict[str, tuple[float, float]]]
     tags: pd.DataFrame
     examples: list[dict[str, Any]]
@@ -130,12 +131,15 @@ def write_report(
         starter: tagged sample photographs.
         settings: title and sizes.
     """
-    page = jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.PackageLoader("zerotag.evaluation.report", ""), autoescape=True, undefined=jinja2.StrictUndefined
-    ).get_template("page.html.j2")
+    )
+    environment.filters["figure"] = lambda value, form=".1f": shown(value, form)
+    page = environment.get_template("page.html.j2")
     diversity = _diversity(dataset, vocabulary, settings)
     trained = [run for run in runs if run.trained]
-    highest = {column: max(run.metrics[column[0]][column[1]] for run in runs) for column in COLUMNS}
+    figures = {column: [run.metrics[column[0]][column[1]] for run in runs] for column in COLUMNS}
+    highest = {column: max((each for each in its if each is not None), default=None) for column, its in figures.items()}
     html = page.render(
         title=settings.title,
         runs=runs,
@@ -208,8 +212,8 @@ def _diversity(dataset: Dataset, vocabulary: Vocabulary, settings: ReportSetting
 
     return {
         "photos": int(known.size),
-        "mean": float(known.mean()) if known.size else 0.0,
-        "deviation": float(known.std()) if known.size else 0.0,
+        "mean": float(known.mean()) if known.size else None,
+        "deviation": float(known.std()) if known.size else None,
         "plot": plots.histogram(known),
         "most": shown(order[::-1][:3]),
         "least": shown(order[:3]),
