@@ -17,6 +17,7 @@ from conftest import OTHER_WORDS, TAGS, encoded, package
 from typer.testing import CliRunner
 
 from zerotag.cli import app
+from zerotag.data import sources
 from zerotag.errors import ZerotagError
 from zerotag.metadata.keywords import GivenTag
 from zerotag.metadata.vocabulary_file import read_vocabulary
@@ -390,3 +391,40 @@ def test_synonyms_and_thresholds(packaged: Path, tmp_path: Path) -> None:
     assert found == {**best, "tag": "Haustier"} and errors == ""
     status, _, errors = run("tag", tmp_path, "--vocabulary", tmp_path / "list.txt", "--tags", "x", "--model", packaged)
     assert status == 1 and "--tags and --vocabulary" in errors
+
+
+# Photos with keywords as a data source.
+
+
+def test_folder_as_a_source(packaged: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    for number in range(4):
+        keyworded(folder / "deep" / f"{number}.jpg", number, words=["sky", "northern lights", "2024.10"])
+    (folder / "without.jpg").write_bytes(encoded())
+    (folder / "a.jpg").write_bytes(encoded())
+    (folder / "a.jpg.xmp").write_text(DARKTABLE)
+    assert run("tag", folder, "--write", "sidecar", "--tags", "zebra", "--model", packaged)[0] == 0
+    assert run("tag", folder / "a.jpg", "--write", "embed", "--tags", "guitar", "--model", packaged)[0] == 0
+    params = {"photos": str(folder), "test": 2}
+    sources.fetch("folder", params, tmp_path / "raw", tmp_path / "work", tmp_path / "lock")
+    source = sources.read("folder", params, tmp_path / "raw")
+    assert source.ids == ["a.jpg", *(f"deep/{number}.jpg" for number in range(4))]
+    # Neither zerotag's tags, nor darktable's own, nor the parents of a keyword.
+    assert source.tags == ["2024.10", "Green Street", "northern lights", "sky"]
+    assert source.labels.toarray().tolist() == [[0, 1, 0, 0], *[[1, 0, 1, 1]] * 4]
+    assert source.train.sum() == 3 and source.files[0].read() == (folder / "a.jpg").read_bytes()
+
+
+def test_folders_that_are_no_source(tmp_path: Path) -> None:
+    def fetch(**params: Any) -> None:
+        sources.fetch("folder", params, tmp_path / "raw", tmp_path / "work", tmp_path / "lock")
+
+    with pytest.raises(ZerotagError, match=r"nowhere: no such folder \(params.yaml: sources.folder.photos\)"):
+        fetch(photos=str(tmp_path / "nowhere"))
+    (tmp_path / "a.jpg").write_bytes(encoded())
+    with pytest.raises(ZerotagError, match=r"none of 1 photos has a keyword"):
+        fetch(photos=str(tmp_path))
+    keyworded(tmp_path / "a.jpg")
+    fetch(photos=str(tmp_path))
+    with pytest.raises(ZerotagError, match=r"sources.folder.test = 5"):
+        sources.read("folder", {"photos": str(tmp_path), "test": 5}, tmp_path / "raw")

@@ -43,15 +43,19 @@ class _JsonRow(TypedDict):
 _JSON_ROW = TypeAdapter(_JsonRow)
 
 
-def read(settings: CsvSettings) -> Source:
+def read(settings: CsvSettings, section: str = "sources.csv") -> Source:
     """Read the table, without opening photos.
+
+    Args:
+        settings: where it is.
+        section: of params.yaml, for messages.
 
     Raises:
         ZerotagError: a missing file or column, a duplicate photo, or a row without tags; the message names the file
             and the line.
     """
-    table = need(Path(settings.table), "table", "sources.csv.table")
-    photos = need(Path(settings.photos), "folder", "sources.csv.photos")
+    table = need(Path(settings.table), "table", f"{section}.table")
+    photos = need(Path(settings.photos), "folder", f"{section}.photos")
     lines: dict[str, int] = {}
     tags_of_photos: list[list[str]] = []
     parts: list[str] = []
@@ -71,7 +75,7 @@ def read(settings: CsvSettings) -> Source:
     vocabulary = sorted(tag for tag, count in counts.items() if count >= settings.min_photos)
     if not vocabulary:
         raise ZerotagError(
-            f"{table}: no tag has {settings.min_photos} photos (params.yaml: sources.csv.min_photos). Lower it."
+            f"{table}: no tag has {settings.min_photos} photos (params.yaml: {section}.min_photos). Lower it."
         )
     kept = set(vocabulary)
     ids = list(lines)
@@ -82,7 +86,7 @@ def read(settings: CsvSettings) -> Source:
         if train.all() or not train.any():
             raise ZerotagError(f"{table}: every photo has part {parts[0]}; set both train and test photos.")
     else:
-        train = hash_split(ids, settings.test, "sources.csv.test")
+        train = hash_split(ids, settings.test, f"{section}.test")
     labels = label_matrix([[tag for tag in tags if tag in kept] for tags in tags_of_photos], vocabulary)
     return Source(ids, [PhotoFile(photos / image) for image in ids], vocabulary, labels, train)
 
