@@ -96,8 +96,8 @@ def tag(
         if tags and vocabulary:
             raise ZerotagError("Both --tags and --vocabulary name candidate tags. Use one of them.")
         own = read_vocabulary(vocabulary) if vocabulary else None
-        if (own or write != "off") and threshold is None and not everything:
-            threshold = PROBABLE  # also of words that were asked for
+        if write != "off" and threshold is None and not everything:
+            threshold = PROBABLE  # of words that were asked for, too
         found = scan(photos, exclude or ())
         _complain(found.problems)
         if not found.photos:
@@ -131,7 +131,7 @@ def tag(
                 matrices = tagger.principal_vectors(np.stack(batch.pixels)) if batch.pixels else ()
                 for file, matrix in zip(batch.items, matrices, strict=True):
                     if own:
-                        best = rank_keywords(tagger, matrix, words, own, top, threshold)
+                        best = rank_keywords(tagger, matrix, words, own, top, threshold, everything)
                     else:
                         best = tagger.rank(matrix, words, top, threshold, everything)
                     if as_json:
