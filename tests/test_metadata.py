@@ -338,7 +338,7 @@ def test_strange_names(tmp_path: Path) -> None:
 def test_vocabulary_file(tmp_path: Path) -> None:
     file = tmp_path / "list.txt"
     file.write_text(
-        "\ufeffAnimals\r\n\tDog\t\t0.25\r\n\t\t{hound}\r\n\t\t{puppy, whelp}\r\n\tTurkey\r\n[Places]\r\n"
+        "\ufeffAnimals\r\n\tDog\t\t0.25\r\n\t\t{hound}\r\n\t\t{puppy, whelp}\r\n\t~Turkey\r\n[Places]\r\n"
         "\tTurkey\r\n\tMunich\t{München}{Monaco di Baviera}\t1\r\n\r\nHund\t{dog}\r\n",
         encoding="utf-8",
     )

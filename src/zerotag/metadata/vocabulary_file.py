@@ -131,6 +131,7 @@ def _name(text: str, where: str) -> tuple[str, bool]:
     """The keyword without its brackets, and whether it had some."""
     heading = text.startswith("[") and text.endswith("]")
     name = text[1:-1].strip() if heading else text
+    name = name.removeprefix("~")  # Lightroom's mark of a keyword that is not sorted
     if not name or len(name) > _LONGEST:
         raise ZerotagError(f"{where}: a keyword has 1 to {_LONGEST} characters.")
     return name, heading
@@ -138,7 +139,9 @@ def _name(text: str, where: str) -> tuple[str, bool]:
 
 def _synonyms(text: str, where: str) -> list[str]:
     if _BRACES.sub("", text).strip():
-        raise ZerotagError(f"{where}: {text!r} is not a synonym in braces, such as {{hound}}.")
+        raise ZerotagError(
+            f"{where}: {text!r} is not a synonym in braces, such as {{hound}}. A threshold is the third."
+        )
     found = [word.strip() for group in _BRACES.findall(text) for word in group.split(",")]
     if any(len(word) > _LONGEST for word in found):
         raise ZerotagError(f"{where}: a synonym has at most {_LONGEST} characters.")
