@@ -81,7 +81,7 @@ def compute_metrics(model: Model, folder: Path) -> dict[str, Any]:
 @flow(name="evaluate", flow_run_name=stamped("evaluate"), on_failure=[alert], on_crashed=[alert])
 def evaluate_model(
     model: str = "champion",
-    source: Literal["", "scenes", "csv", "coco", "nus-wide"] = "",
+    source: Literal["", "scenes", "csv", "folder", "coco", "nus-wide"] = "",
     changes: list[str] | None = None,
 ) -> State:
     """Evaluate a trained model. The metrics are saved to work/evaluations/ and shown as an artifact.

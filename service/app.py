@@ -1,10 +1,11 @@
 """The HTTP API: a FastAPI application for the tagger, the index and the batched network."""
 
 import io
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -40,9 +41,13 @@ from service.settings import ServeSettings
 from zerotag.data.photos import PHOTO_SUFFIXES, RAW_SUFFIXES, open_photo
 from zerotag.errors import ZerotagError
 from zerotag.files import shown
+from zerotag.metadata.vocabulary_file import VocabularyFile, read_vocabulary
 from zerotag.samples import samples
 from zerotag.serving.index import Index, RemovalError, inside, open_index, search_words, update
-from zerotag.serving.tagger import PROBABLE, Tagger, Words, split_words
+from zerotag.serving.keywords import rank_keywords
+from zerotag.serving.tagger import PROBABLE, Tag, Tagger, Words, split_words
+
+logger = logging.getLogger(__name__)
 
 PAGE = Path(__file__).parent / "page"
 
@@ -57,7 +62,8 @@ Everything = Annotated[bool, Form(alias="all", description="Also improbable tags
 Vocabulary = Annotated[
     list[str],
     Form(
-        description="Candidate words, repeated, comma-separated, or a JSON list. Default: all tags of the vocabulary."
+        description="Candidate words, repeated, comma-separated, or a JSON list. Default: serve.vocabulary, or the "
+        "model's tags."
     ),
 ]
 TaskOption = Annotated[Literal["all", "unseen"], Form(description="`unseen`: only words not seen in training.")]
@@ -103,9 +109,27 @@ class _Service:
     def log(self) -> RequestLog:
         return RequestLog(self.settings.path(self.settings.log) if self.settings.log else None, self.version)
 
+    @cached_property
+    def vocabulary(self) -> VocabularyFile | None:
+        if not self.settings.vocabulary:
+            return None
+        return read_vocabulary(self.settings.path(self.settings.vocabulary))
+
+    @cached_property
+    def own_words(self) -> dict[str, Words]:
+        """By task, the words of the vocabulary file that have a vector."""
+        assert self.vocabulary
+        words = self.tagger.words(self.vocabulary.words)
+        # Reported here, when the service starts, and not to each client.
+        for line in self.vocabulary.report(words.words):
+            logger.warning(line)
+        return {"all": replace(words, missing=[], reason="")}
+
     def load(self) -> None:
         """Load everything before the first request."""
         _ = self.tagger.lexicon_words, self.tagger.text_encoder, len(self.index), self.log
+        if self.vocabulary:
+            _ = self.own_words
 
     @property
     def root(self) -> Path:
@@ -129,7 +153,19 @@ class _Service:
         if given and not words:
             raise ZerotagError("The vocabulary contains no word.")
         self.check_number(words)
+        if not words and self.vocabulary:
+            if task not in self.own_words:
+                self.own_words[task] = self.tagger.words(self.own_words["all"].words, task)
+            return self.own_words[task]
         return self.tagger.words(words, task)
+
+    def rank(
+        self, principal: np.ndarray, words: Words, own: bool, top: int, threshold: float | None, everything: bool
+    ) -> list[Tag]:
+        """Rank words for a photo; `own`: the request named none."""
+        if own and self.vocabulary:
+            return rank_keywords(self.tagger, principal, words, self.vocabulary, top, threshold, everything)
+        return self.tagger.rank(principal, words, top, threshold, everything)
 
     def check_number(self, words: list[str]) -> None:
         if len(words) > self.settings.max_words:
@@ -218,7 +254,7 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
         with _timed("network", spent):
             principal = (await embed(pixels[None]))[0]
         with _timed("score", spent):
-            tags = service.tagger.rank(principal, words, top, threshold, everything)
+            tags = service.rank(principal, words, not vocabulary, top, threshold, everything)
         service.log.tagged(pixels, len(data), tags, bool(vocabulary), task)
         return {"tags": tags, **absent(words), "model": service.version, "milliseconds": spent}
 
@@ -253,7 +289,7 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
             principal = list(await embed(np.stack(list(pixels.values())))) if pixels else []
         with _timed("score", spent):
             for (place, picture), matrix in zip(pixels.items(), principal, strict=True):
-                tags = service.tagger.rank(matrix, words, top, threshold, everything)
+                tags = service.rank(matrix, words, not vocabulary, top, threshold, everything)
                 answers[place].tags = [asdict(each) for each in tags]  # type: ignore[misc]
                 service.log.tagged(picture, sizes[place], tags, bool(vocabulary), task)
         return {"photos": answers, **absent(words), "model": service.version, "milliseconds": Spent(**spent)}

@@ -19,6 +19,8 @@ class ServeSettings:
     """Attributes:
     model: package folder, or bentoml:NAME:VERSION from BentoML's model store; empty for the champion's package, or
         served/ while there is no champion.
+    vocabulary: file of candidate tags for requests that name none (`zerotag.metadata.vocabulary_file`); empty for the
+        model's vocabulary.
     host: address to listen on; localhost by default.
     port: port to listen on.
     workers: API processes; 0 for one per core.
@@ -40,6 +42,7 @@ class ServeSettings:
     """
 
     model: str = ""
+    vocabulary: str = ""
     host: str = "127.0.0.1"
     port: int = 3000
     workers: int = 0

@@ -21,21 +21,33 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "blocks": ("errors", "files"),
     "samples": BASE,
     "words": BASE,
+    "metadata": BASE,
     "data.photos": ("errors",),
     "data.batches": ("errors",),
     "data.scan": (*BASE, "data.photos"),
-    "data": (*BASE, "words"),
+    "data": (*BASE, "words", "metadata"),
     "training": (*BASE, "words", "data"),
     "evaluation.calibration": BASE,
     "evaluation": (*BASE, "samples", "words", "data", "training", "evaluation.calibration"),
-    "serving": (*BASE, "words", "data.photos", "data.batches", "data.scan", "evaluation.calibration"),
+    "serving": (*BASE, "words", "metadata", "data.photos", "data.batches", "data.scan", "evaluation.calibration"),
     "registry": (*BASE, "data", "serving"),
     "packaging": (*BASE, "words", "data", "training", "evaluation", "serving", "registry"),
     "zerotag": ("serving.tagger",),  # src/zerotag/__init__.py
-    "cli": (*BASE, "profiles", "words", "data", "training", "evaluation", "serving", "packaging", "registry"),
+    "cli": (
+        *BASE,
+        "profiles",
+        "metadata",
+        "words",
+        "data",
+        "training",
+        "evaluation",
+        "serving",
+        "packaging",
+        "registry",
+    ),
     # What runs the library; none of the three imports another.
     "stages": (*BASE, "samples", "words", "data", "training", "evaluation", "serving", "packaging", "registry"),
-    "service": (*BASE, "data.photos", "samples", "serving", "registry"),
+    "service": (*BASE, "metadata", "data.photos", "samples", "serving", "registry"),
     "flows": (*BASE, "words", "data", "training", "evaluation", "serving", "packaging", "registry"),
 }
 BESIDE = ("stages", "service", "flows")
@@ -68,7 +80,7 @@ def forbidden(source: str, module: str, is_package: bool = False) -> Iterator[tu
     """Line and arrow of every import that ARROWS does not have."""
     room = place(module)
     library = module.partition(".")[0] == "zerotag"
-    never = (*(NEVER_IN_THE_LIBRARY if library else ()), *(NEVER_IN_SERVING if room == "serving" else ()))
+    never = (*(NEVER_IN_THE_LIBRARY if library else ()), *(NEVER_IN_SERVING if room in ("serving", "metadata") else ()))
     for line, name in imports(source, module, is_package):
         top = name.partition(".")[0]
         target = name

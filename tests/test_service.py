@@ -63,6 +63,20 @@ def test_own_words(client: httpx.Client) -> None:
     refused(send(client, encoded(), vocabulary="qzxv, qqq"), 422, "No word vector", "qzxv")
 
 
+def test_vocabulary_file(packaged: Path, tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("Haustier\t{dog, cat}\nqzxv\nboat\t\t1\n")
+    with serving(packaged, tmp_path, workers="1", vocabulary=str(tmp_path / "words.txt")) as running:
+        answer = httpx.post(f"{running.url}/tag", files={"photo": ("a.jpg", encoded())}, timeout=60).json()
+        assert [each["tag"] for each in answer["tags"]] == ["Haustier"] and answer["missing"] == []
+        files = [("photos", ("a.jpg", encoded()))]
+        answer = httpx.post(f"{running.url}/tag/batch", files=files, data={"task": "unseen"}, timeout=60).json()
+        assert [each["tag"] for each in answer["photos"][0]["tags"]] == ["Haustier"]
+        options = {"vocabulary": "boat"}
+        answer = httpx.post(f"{running.url}/tag", files={"photo": ("a.jpg", encoded())}, data=options, timeout=60)
+        assert [each["tag"] for each in answer.json()["tags"]] == ["boat"]
+    assert "1 of 3 keywords have no vector" in (tmp_path / "output.txt").read_text()
+
+
 def test_unseen_only_and_threshold(client: httpx.Client) -> None:
     answer = send(client, encoded(), task="unseen", top=100).json()
     assert {each["tag"] for each in answer["tags"]} == {"dog", "sea", "tree"}

@@ -13,8 +13,10 @@ import typer
 
 from zerotag.errors import ZerotagError, plain_exit
 from zerotag.files import shown
+from zerotag.metadata import SidecarName, Write
 
 if TYPE_CHECKING:
+    from zerotag.metadata.writing import Change
     from zerotag.serving.index import Index
     from zerotag.serving.tagger import Tag, Tagger, Words
 
@@ -47,6 +49,8 @@ Exclude = Annotated[
     ),
 ]
 
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be written, and write nothing.")]
+
 # Photos that the network takes at a time.
 _BATCH = 16
 
@@ -68,6 +72,12 @@ def tag(
     unseen: Annotated[bool, typer.Option("--unseen", help="Only words never seen in training.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per photo and line.")] = False,
     exclude: Exclude = None,
+    vocabulary: Annotated[
+        Path | None, typer.Option(help="Candidate tags from a file: one a line, or a keyword list of Lightroom's.")
+    ] = None,
+    write: Annotated[Write, typer.Option(help="Write the tags beside the photos, into them, or to a table.")] = "off",
+    sidecar_name: Annotated[SidecarName, typer.Option(help="How sidecars are named.")] = "photo.jpg.xmp",
+    dry_run: DryRun = False,
     model: Model = None,
 ) -> None:
     """Tag photos, with each tag's probability. An asterisk marks words never seen in training."""
@@ -77,8 +87,17 @@ def tag(
 
         from zerotag.data.batches import pixel_batches
         from zerotag.data.scan import in_words, scan
-        from zerotag.serving.tagger import split_words
+        from zerotag.metadata.keywords import GivenTag
+        from zerotag.metadata.vocabulary_file import read_vocabulary
+        from zerotag.metadata.writing import open_writer
+        from zerotag.serving.keywords import rank_keywords
+        from zerotag.serving.tagger import PROBABLE, split_words
 
+        if tags and vocabulary:
+            raise ZerotagError("Both --tags and --vocabulary name candidate tags. Use one of them.")
+        own = read_vocabulary(vocabulary) if vocabulary else None
+        if write != "off" and threshold is None and not everything:
+            threshold = PROBABLE  # of words that were asked for, too
         found = scan(photos, exclude or ())
         _complain(found.problems)
         if not found.photos:
@@ -88,10 +107,12 @@ def tag(
                 f"{f'; passed over: {passed_over}' if passed_over else ''}."
             )
         tagger = _tagger(model)
-        words = tagger.words(split_words([tags]), "unseen" if unseen else "all")
-        if words.missing:
+        words = tagger.words(own.words if own else split_words([tags]), "unseen" if unseen else "all")
+        if own:
+            _complain(own.report(words.words))
+        elif words.missing:
             print(f"zerotag: {words.reason}: skipped.", file=sys.stderr)
-        if not as_json:
+        if not as_json and not own:
             _note(words)
         failed = 0
         batches = pixel_batches(
@@ -99,24 +120,70 @@ def tag(
             lambda file: tagger.pixels(file.read_bytes(), shown(file)),
             _BATCH if len(found.photos) > 1 else 1,
         )
-        # On a terminal the lines are the progress.
-        with tqdm(total=len(found.photos), desc="tag", unit="photo", disable=sys.stdout.isatty() or None) as bar:
+        with (
+            # On a terminal the lines are the progress.
+            tqdm(total=len(found.photos), desc="tag", unit="photo", disable=sys.stdout.isatty() or None) as bar,
+            open_writer(write, f"{tagger.info['name']}:{tagger.info['version']}", sidecar_name, dry_run) as save,
+        ):
             for batch in batches:
                 _complain(reason for _, reason in batch.failed)
                 failed += len(batch.failed)
                 matrices = tagger.principal_vectors(np.stack(batch.pixels)) if batch.pixels else ()
                 for file, matrix in zip(batch.items, matrices, strict=True):
-                    best = tagger.rank(matrix, words, top, threshold, everything)
+                    if own:
+                        best = rank_keywords(tagger, matrix, words, own, top, threshold, everything)
+                    else:
+                        best = tagger.rank(matrix, words, top, threshold, everything)
                     if as_json:
                         print(json.dumps({"photo": shown(file), "tags": [asdict(each) for each in best]}))
                     else:
                         listed = ", ".join(_shown(each, mark=bool(tagger.vocabulary.seen.any())) for each in best)
                         print(f"{shown(file)}: {listed or 'no probable tag; --all shows the best'}")
+                    paths = own.path if own else {}
+                    given = [GivenTag(each.tag, each.probability, paths.get(each.tag, ())) for each in best]
+                    try:
+                        _report(save(file, given), dry_run, as_json)
+                    except ZerotagError as error:
+                        failed += 1
+                        _complain([str(error)])
                 bar.update(len(batch))
         _count(found.skipped)
         if failed or found.problems:
             total = len(found.photos) + len(found.problems)
             raise ZerotagError(f"{failed + len(found.problems)} of {total} photos cannot be tagged; see above.")
+
+
+@app.command()
+def untag(
+    photos: Annotated[list[Path], typer.Argument(help="Photos, or folders of photos.")],
+    exclude: Exclude = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Take the tags that zerotag wrote out of photos, sidecars and tables again."""
+    with plain_exit():
+        from zerotag.data.scan import scan
+        from zerotag.metadata.writing import open_untagger
+
+        found = scan(photos, exclude or ())
+        _complain(found.problems)
+        failed = len(found.problems)
+        with open_untagger(dry_run) as remove:
+            for file in found.photos:
+                try:
+                    for change in remove(file):
+                        _report(change, dry_run)
+                except ZerotagError as error:
+                    failed += 1
+                    _complain([str(error)])
+        if failed:
+            total = len(found.photos) + len(found.problems)
+            raise ZerotagError(f"{failed} of {total} photos cannot be untagged; see above.")
+
+
+def _report(change: "Change | None", dry_run: bool, to_stderr: bool = False) -> None:
+    """Print what is written."""
+    if change:
+        print(f"  {'would write' if dry_run else 'wrote'} {change}", file=sys.stderr if to_stderr else sys.stdout)
 
 
 def _complain(reasons: Iterable[str]) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zerotag.data.sources import coco, csv_table, nus_wide, nus_wide_download, scenes
+from zerotag.data.sources import coco, csv_table, folder, nus_wide, nus_wide_download, scenes
 from zerotag.data.sources.base import Source, write_inventory
 from zerotag.errors import ZerotagError
 from zerotag.files import write_aside
@@ -52,6 +52,7 @@ def _read_scenes(settings: ScenesSettings, raw: Path) -> Source:
 SOURCES: dict[str, SourceKind] = {
     "scenes": SourceKind(ScenesSettings, _read_scenes, _fetch_scenes),
     "csv": SourceKind(csv_table.CsvSettings, lambda settings, raw: csv_table.read(settings)),
+    "folder": SourceKind(folder.FolderSettings, folder.read, folder.fetch),
     "coco": SourceKind(coco.CocoSettings, lambda settings, raw: coco.read(settings)),
     "nus-wide": SourceKind(nus_wide.NusWideSettings, nus_wide.read, nus_wide_download.fetch),
 }

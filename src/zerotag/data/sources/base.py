@@ -122,7 +122,7 @@ def find_files(folder: Path, names: Sequence[str], listing: str, parameter: str)
 def _find_file(folder: Path, name: str, entries: Callable[[Path], dict[str, str]]) -> Path | None:
     for spelling in dict.fromkeys((name, name.replace("\\", "/"))):
         path = folder / spelling
-        if os.path.isfile(path):  # unlike Path.is_file, False for a name that no file can have
+        if os.path.isfile(path):  # noqa: PTH113 - unlike Path.is_file, False for a name that no file can have
             return path
         if spelling.isascii():
             continue
@@ -130,7 +130,7 @@ def _find_file(folder: Path, name: str, entries: Callable[[Path], dict[str, str]
         path = folder
         for part in Path(spelling).parts:
             path /= entries(path).get(unicodedata.normalize("NFC", part), part)
-        if os.path.isfile(path):
+        if os.path.isfile(path):  # noqa: PTH113
             return path
     return None
 

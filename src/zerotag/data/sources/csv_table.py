@@ -59,15 +59,19 @@ class _Row:
     cell: str
 
 
-def read(settings: CsvSettings) -> Source:
+def read(settings: CsvSettings, section: str = "sources.csv") -> Source:
     """Read the table, without opening photos.
+
+    Args:
+        settings: where it is.
+        section: of params.yaml, for messages.
 
     Raises:
         ZerotagError: a missing file or column, a duplicate photo, a row without tags, tags with another separator, or
             no photo of the table exists; the message names the file and the line.
     """
-    table = need(Path(settings.table), "table", "sources.csv.table")
-    photos = need(Path(settings.photos), "folder", "sources.csv.photos")
+    table = need(Path(settings.table), "table", f"{section}.table")
+    photos = need(Path(settings.photos), "folder", f"{section}.photos")
     rows = list(_rows(table, settings.separator))
     if not rows:
         raise ZerotagError(f"{table}: lists no photos. Add a line for each: image,tags")
@@ -77,7 +81,7 @@ def read(settings: CsvSettings) -> Source:
         if not row.tags:
             raise ZerotagError(f"{table}, line {row.line}: photo {row.image} has no tags. Tag it or remove the line.")
         _once(table, lines, row.image, row.line)
-    ids, files = find_files(photos, list(lines), str(table), "sources.csv.photos")
+    ids, files = find_files(photos, list(lines), str(table), f"{section}.photos")
     lines.clear()
     for name, row in zip(ids, rows, strict=True):
         _once(table, lines, name, row.line)
@@ -92,7 +96,7 @@ def read(settings: CsvSettings) -> Source:
     vocabulary = sorted(tag for tag, count in counts.items() if count >= settings.min_photos)
     if not vocabulary:
         raise ZerotagError(
-            f"{table}: no tag has {settings.min_photos} photos (params.yaml: sources.csv.min_photos). Lower it."
+            f"{table}: no tag has {settings.min_photos} photos (params.yaml: {section}.min_photos). Lower it."
         )
     kept = set(vocabulary)
     parts = [row.part for row in rows]
@@ -103,7 +107,7 @@ def read(settings: CsvSettings) -> Source:
         if train.all() or not train.any():
             raise ZerotagError(f"{table}: every photo has part {parts[0]}; set both train and test photos.")
     else:
-        train = hash_split(ids, settings.test, "sources.csv.test")
+        train = hash_split(ids, settings.test, f"{section}.test")
     labels = label_matrix([[tag for tag in tags if tag in kept] for tags in tags_of_photos], vocabulary)
     spellings = {tag: given for tag, given in spellings.items() if tag in kept}
     return Source(ids, files, vocabulary, labels, train, spellings=spellings)

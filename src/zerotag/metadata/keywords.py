@@ -1,0 +1,166 @@
+"""The keywords of photos, and which of them a person gave.
+
+Keywords are in up to four fields: `dc:subject` and IPTC's Keywords (plain words), `lr:hierarchicalSubject` and
+`digiKam:TagsList` (paths such as Animals|Dog and Animals/Dog). They are in the photo, in its sidecar, or in both.
+
+zerotag's record is in an XMP namespace of its own, `http://ns.zerotag.dev/1.0/`::
+
+    zerotag:Tags                  a structure for each tag given: Tag, Probability, Model, Date
+    zerotag:Subject               what zerotag added to dc:subject
+    zerotag:HierarchicalSubject   … to lr:hierarchicalSubject
+    zerotag:TagsList              … to digiKam:TagsList
+
+What is not in the record is a person's, or another program's, which is the same to zerotag.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zerotag.metadata.exiftool import read_values
+
+if TYPE_CHECKING:
+    from exiftool import ExifTool
+
+# A keyword with its parents: ("Animals", "Dog").
+Path_ = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field that zerotag writes.
+
+    Attributes:
+        name: exiftool's name of the field.
+        record: exiftool's name of the record of what zerotag added to it.
+        separator: between the parts of a path; empty if the field holds plain words.
+    """
+
+    name: str
+    record: str
+    separator: str
+
+
+SUBJECT = Field("XMP-dc:Subject", "XMP-zerotag:Subject", "")
+HIERARCHY = Field("XMP-lr:HierarchicalSubject", "XMP-zerotag:HierarchicalSubject", "|")
+TAGS_LIST = Field("XMP-digiKam:TagsList", "XMP-zerotag:TagsList", "/")
+FIELDS = (SUBJECT, HIERARCHY, TAGS_LIST)
+
+TAGS = "XMP-zerotag:Tags"
+TOOLKIT = "XMP-x:XMPToolkit"
+_IPTC = "IPTC:Keywords"
+# Roots of the tags that programs give for themselves, such as the format of a photo, or that it was exported.
+_INTERNAL = ("darktable", "_Digikam_Internal_Tags_", "_Digikam_root_tag_")
+
+
+@dataclass(frozen=True)
+class GivenTag:
+    """A tag of zerotag's.
+
+    Attributes:
+        tag: the word.
+        probability: of the tag.
+        path: the word with its parents in the vocabulary; empty if the vocabulary has no hierarchy.
+        model: that gave it.
+        date: when, ISO 8601.
+    """
+
+    tag: str
+    probability: float
+    path: Path_ = ()
+    model: str = ""
+    date: str = ""
+
+
+@dataclass(frozen=True)
+class Keywords:
+    """The keywords in one file.
+
+    Attributes:
+        fields: the values of each field, zerotag's included.
+        own: those of them that zerotag added.
+        iptc: IPTC's keywords, where zerotag adds none.
+        tags: zerotag's record of the tags it gave.
+        toolkit: name of the program that wrote the file's XMP.
+    """
+
+    fields: dict[Field, list[str]] = field(default_factory=lambda: {each: [] for each in FIELDS})
+    own: dict[Field, list[str]] = field(default_factory=lambda: {each: [] for each in FIELDS})
+    iptc: list[str] = field(default_factory=list)
+    tags: list[GivenTag] = field(default_factory=list)
+    toolkit: str = ""
+
+    @property
+    def has_record(self) -> bool:
+        """Whether zerotag has written to the file."""
+        return bool(self.tags) or any(self.own.values())
+
+    def persons(self, where: Field) -> list[str]:
+        """The values of a field that zerotag did not add."""
+        own = set(self.own[where])
+        return [value for value in self.fields[where] if value not in own]
+
+    @property
+    def paths(self) -> list[Path_]:
+        """A person's keywords with their parents, one part for those without."""
+        found = [
+            tuple(part for part in value.split(where.separator) if part)
+            for where in (HIERARCHY, TAGS_LIST)
+            for value in self.persons(where)
+        ]
+        internal = {part for path in found if path and path[0] in _INTERNAL for part in path}
+        found = [path for path in found if path and path[0] not in _INTERNAL]
+        # The plain words repeat the paths, each as its last part or as each part.
+        known = {part for path in found for part in path} | internal
+        found += [(word,) for word in (*self.persons(SUBJECT), *self.iptc) if word not in known]
+        return list(dict.fromkeys(found))
+
+    @property
+    def words(self) -> list[str]:
+        """A person's keywords without their parents."""
+        return list(dict.fromkeys(path[-1] for path in self.paths))
+
+
+def sidecars(photo: Path) -> tuple[Path, Path]:
+    """The two names of a photo's sidecar: photo.jpg.xmp and photo.xmp."""
+    return photo.with_name(f"{photo.name}.xmp"), photo.with_suffix(".xmp")
+
+
+def read_keywords(tool: "ExifTool", files: Sequence[Path]) -> dict[Path, Keywords]:
+    """Read the keywords of photos or sidecars; files without any metadata that can be read are left out."""
+    names = [each.name for each in FIELDS], [each.record for each in FIELDS], [_IPTC, TAGS, TOOLKIT]
+    found = read_values(tool, files, [name for group in names for name in group])
+    return {file: _keywords(values) for file, values in found.items()}
+
+
+def read_persons_words(tool: "ExifTool", photos: Sequence[Path]) -> dict[Path, list[str]]:
+    """A person's keywords for each photo, from the photo and its sidecars, without those that zerotag gave."""
+    places = {photo: [photo, *(file for file in sidecars(photo) if file.is_file())] for photo in photos}
+    found = read_keywords(tool, list(dict.fromkeys(file for files in places.values() for file in files)))
+    return {
+        photo: list(dict.fromkeys(word for file in files if file in found for word in found[file].words))
+        for photo, files in places.items()
+    }
+
+
+def _keywords(values: dict[str, Any]) -> Keywords:
+    tags = [
+        GivenTag(str(each.get("Tag", "")), float(each.get("Probability", 0)), (), each.get("Model", ""),
+                 each.get("Date", ""))
+        for each in values.get(TAGS, [])
+    ]  # fmt: skip
+    return Keywords(
+        {each: _list(values.get(each.name)) for each in FIELDS},
+        {each: _list(values.get(each.record)) for each in FIELDS},
+        _list(values.get(_IPTC)),
+        tags,
+        str(values.get(TOOLKIT, "")),
+    )
+
+
+def _list(value: Any) -> list[str]:
+    items: Iterable[Any] = value if isinstance(value, list) else [] if value is None else [value]
+    # exiftool's JSON has the keyword "true" as a truth value.
+    texts = (str(item).lower() if isinstance(item, bool) else str(item) for item in items)
+    return [text for text in texts if text.strip()]
