@@ -36,7 +36,7 @@ def photos(tmp_path: Path) -> Path:
 
 def test_files_and_folders(photos: Path, packaged: Path, tmp_path: Path) -> None:
     (tmp_path / "c.jpg").write_bytes(encoded(3))
-    status, lines, errors = run("tag", tmp_path / "c.jpg", photos, "--model", packaged)
+    status, lines, errors = run("tag", tmp_path / "c.jpg", photos, "--all", "--model", packaged)
     assert (status, errors) == (0, "")
     assert [line.partition(": ")[0] for line in lines] == [
         str(tmp_path / "c.jpg"), str(photos / "a.jpg"), str(photos / "deep" / "b.PNG"),
@@ -48,7 +48,7 @@ def test_files_and_folders(photos: Path, packaged: Path, tmp_path: Path) -> None
 
 
 def test_json_and_top(photos: Path, packaged: Path) -> None:
-    status, lines, _ = run("tag", photos, "--json", "--top", 3, "--model", packaged)
+    status, lines, _ = run("tag", photos, "--json", "--all", "--top", 3, "--model", packaged)
     assert status == 0 and len(lines) == 2
     first = json.loads(lines[0])
     assert first["photo"] == str(photos / "a.jpg") and len(first["tags"]) == 3
