@@ -136,6 +136,7 @@ def package(trained: Path, folder: Path, vectors: np.ndarray, encoder: Path | No
         "size": 64,
         "principal_vectors": 3,
         "dimensions": vectors.shape[1],
+        "training": {"data": {"source": "csv", "train_photos": 12}},
     }
     calibration = Calibration(
         (1.0, 0.0), (1.0, 0.5), {"sky": (2.0, 0.0)}, {"method": "made up", "fitted_on": "nothing", "photos": 0}

@@ -36,8 +36,9 @@ def photos(tmp_path: Path) -> Path:
 
 def test_files_and_folders(photos: Path, packaged: Path, tmp_path: Path) -> None:
     (tmp_path / "c.jpg").write_bytes(encoded(3))
-    status, lines, errors = run("tag", tmp_path / "c.jpg", photos, "--model", packaged)
-    assert (status, errors) == (0, "zerotag: passed over: 1 other.\n")
+    status, lines, errors = run("tag", tmp_path / "c.jpg", photos, "--all", "--model", packaged)
+    assert (status, errors) == (0, "zerotag: passed over: 1 other.
+")
     assert [line.partition(": ")[0] for line in lines] == [
         str(tmp_path / "c.jpg"), str(photos / "a.jpg"), str(photos / "deep" / "b.PNG"),
     ]  # fmt: skip
@@ -48,7 +49,7 @@ def test_files_and_folders(photos: Path, packaged: Path, tmp_path: Path) -> None
 
 
 def test_json_and_top(photos: Path, packaged: Path) -> None:
-    status, lines, _ = run("tag", photos, "--json", "--top", 3, "--model", packaged)
+    status, lines, _ = run("tag", photos, "--json", "--all", "--top", 3, "--model", packaged)
     assert status == 0 and len(lines) == 2
     first = json.loads(lines[0])
     assert first["photo"] == str(photos / "a.jpg") and len(first["tags"]) == 3

@@ -245,6 +245,12 @@ def test_method_registry() -> None:
     assert method("sdl", {"principal_vectors": 2, "regularisation": 0.01}) == Method(2, 0.01, True, False)
 
 
+def test_which_methods_need_what() -> None:
+    assert [name for name in METHODS if not method(name).trained] == ["classifier", "conse"]
+    assert [name for name in METHODS if method(name).needs_classifier] == ["sdl_plus", "classifier", "conse"]
+    assert not method("sdl_plus", {"trust": 0}).needs_classifier
+
+
 @pytest.mark.parametrize(
     ("name", "changes", "said"),
     [
@@ -252,6 +258,10 @@ def test_method_registry() -> None:
         ("sdl", {"lamda": 1}, "lamda"),
         ("sdl", {"principal_vectors": 0}, "principal_vectors must be 1 or more"),
         ("sdl", {"regularisation": 1.5}, r"regularisation must be in \[0, 1\]"),
+        ("sdl_plus", {"trust": -0.1}, r"method\.sdl_plus\.trust must be 0 or more"),
+        ("sdl", {"trust": 0.5}, r"method\.sdl\.trust must be .* 0 without a sharpness"),
+        ("sdl_plus", {"sharpness": []}, r"method\.sdl_plus\.trust must be .* 0 without a sharpness"),
+        ("sdl", {"kind": "devise"}, r"method\.sdl\.kind = 'devise'"),
     ],
 )
 def test_bad_method_settings_are_named(name: str, changes: dict[str, object], said: str) -> None:

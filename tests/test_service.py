@@ -78,21 +78,22 @@ def test_vocabulary_file(packaged: Path, tmp_path: Path) -> None:
 
 
 def test_unseen_only_and_threshold(client: httpx.Client) -> None:
-    answer = send(client, encoded(), task="unseen", top=100).json()
+    answer = send(client, encoded(), task="unseen", top=100, all=True).json()
     assert {each["tag"] for each in answer["tags"]} == {"dog", "sea", "tree"}
-    every = send(client, encoded(), top=100).json()["tags"]
+    every = send(client, encoded(), top=100, all=True).json()["tags"]
     bar = sorted(each["probability"] for each in every)[6]
-    kept = send(client, encoded(), top=100, threshold=bar).json()["tags"]
+    kept = send(client, encoded(), top=100, threshold=bar, all=True).json()["tags"]
     assert [each["tag"] for each in kept] == [each["tag"] for each in every if each["probability"] >= bar]
 
 
 def test_batch_where_one_is_bad(client: httpx.Client) -> None:
     photos = [encoded(1), b"no picture", encoded(2), encoded(1)[:500]]
-    answer = client.post("/tag/batch", files=[("photos", (f"{n}.jpg", data)) for n, data in enumerate(photos)])
+    files = [("photos", (f"{n}.jpg", data)) for n, data in enumerate(photos)]
+    answer = client.post("/tag/batch", files=files, data={"all": True})
     rows = answer.json()["photos"]
     assert [bool(row["tags"]) for row in rows] == [True, False, True, False]
     assert "not an image" in rows[1]["error"] and "truncated" in rows[3]["error"] and rows[0]["error"] is None
-    alone = send(client, photos[2]).json()["tags"]
+    alone = send(client, photos[2], all=True).json()["tags"]
     assert [each["tag"] for each in rows[2]["tags"]] == [each["tag"] for each in alone]
     too_many = client.post("/tag/batch", files=[("photos", ("a.jpg", encoded()))] * 33)
     refused(too_many, 413, "33 photos")

@@ -12,7 +12,7 @@ from zerotag.errors import ZerotagError
 
 def test_tagger(packaged: Path) -> None:
     tagger = zerotag.Tagger(packaged)
-    found = tagger.tag(encoded(2), "photo", top=100)
+    found = tagger.tag(encoded(2), "photo", top=100, everything=True)
     assert {each.tag for each in found} == set(TAGS)
     assert {each.tag for each in found if not each.seen} == {"dog", "sea", "tree"}
     scores = [each.score for each in found]

@@ -17,8 +17,8 @@ from zerotag.errors import ZerotagError
 from zerotag.training.backbones import build_backbone
 from zerotag.words import text_encoders as module
 from zerotag.words.lexicon import look_up, unit
-from zerotag.words.text_encoders import encode_words, is_encoder, load_encoder
-from zerotag.words.vectors import MINILM, WordSettings, lexicon_of, write_vocabulary
+from zerotag.words.text_encoders import encode_words, in_prompts, is_encoder, load_encoder, word_encoder
+from zerotag.words.vectors import MINILM, WordSettings, class_vectors, lexicon_of, write_vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +37,26 @@ def test_a_phrase_is_more_than_the_mean_of_its_words(minilm: Callable[[list[str]
     phrase, northern, lights, aurora, lamp = minilm(["northern lights", "northern", "lights", "aurora", "lamp"])
     mean = unit(northern + lights)
     assert phrase @ aurora - phrase @ lamp > mean @ aurora - mean @ lamp + 0.1
+
+
+def test_words_are_encoded_alone_and_in_a_caption(minilm: Callable[[list[str]], np.ndarray]) -> None:
+    words = ["dog", "northern lights"]
+    expected = [np.mean([unit(minilm([text]))[0] for text in (word, f"a photo of a {word}")], axis=0) for word in words]
+    np.testing.assert_allclose(in_prompts(minilm, words), expected, atol=1e-5)
+    np.testing.assert_allclose(word_encoder(MINILM)(words), expected, atol=1e-5)
+
+
+def test_classes_are_encoded_with_their_definitions(minilm: Callable[[list[str]], np.ndarray]) -> None:
+    names, definitions = ["tench, Tinca tinca", "crane"], ["freshwater dace-like fish", "lifts and moves heavy objects"]
+    given, known = class_vectors(names, definitions, WordSettings(MINILM))
+    assert known.tolist() == [0, 1] and given.dtype == np.float32
+    texts = [
+        "a photo of a tench, Tinca tinca: freshwater dace-like fish",
+        "a photo of a crane: lifts and moves heavy objects",
+    ]
+    np.testing.assert_allclose(given, unit(minilm(texts)), atol=1e-5)
+    machine, bird = unit(minilm(["a construction machine", "a wading bird"]))
+    assert given[1] @ machine > given[1] @ bird
 
 
 def test_every_tag_has_a_vector(tmp_path: Path, minilm: Callable[[list[str]], np.ndarray]) -> None:

