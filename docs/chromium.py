@@ -44,5 +44,6 @@ def resize(browser: webdriver.Chrome, width: int, height: int) -> None:
 
 def photograph(browser: webdriver.Chrome, file: Path) -> None:
     """Save a screenshot with a palette of 256 colours, at a quarter of the file size."""
-    shown = Image.open(BytesIO(browser.get_screenshot_as_png()))
-    shown.convert("RGB").quantize(256).save(file, optimize=True)
+    shown = Image.open(BytesIO(browser.get_screenshot_as_png())).convert("RGB")
+    # Pillow dithers only with a palette that is given.
+    shown.quantize(palette=shown.quantize(256, kmeans=1)).save(file, optimize=True)

@@ -37,8 +37,7 @@ def photos(tmp_path: Path) -> Path:
 def test_files_and_folders(photos: Path, packaged: Path, tmp_path: Path) -> None:
     (tmp_path / "c.jpg").write_bytes(encoded(3))
     status, lines, errors = run("tag", tmp_path / "c.jpg", photos, "--all", "--model", packaged)
-    assert (status, errors) == (0, "zerotag: passed over: 1 other.
-")
+    assert (status, errors) == (0, "zerotag: passed over: 1 other.\n")
     assert [line.partition(": ")[0] for line in lines] == [
         str(tmp_path / "c.jpg"), str(photos / "a.jpg"), str(photos / "deep" / "b.PNG"),
     ]  # fmt: skip
