@@ -4,6 +4,7 @@
 """
 
 import argparse
+import importlib
 import resource
 import shutil
 import time
@@ -69,12 +70,13 @@ def read(photos: list[Path]) -> None:
 
 def pyexiv2(photos: list[Path], sidecar: bool) -> None:
     """Write the fields with pyexiv2, on a copy aside, without a record and without reading what is there."""
-    import pyexiv2
+    # Under the GPL, and so no dependency of zerotag's.
+    library = importlib.import_module("pyexiv2")
 
     for photo in photos:
         target, draft = photo.with_suffix(".xmp") if sidecar else photo, photo.with_suffix(".draft")
         shutil.copyfile(EMPTY if sidecar else photo, draft)
-        with pyexiv2.Image(str(draft)) as image:
+        with library.Image(str(draft)) as image:
             image.modify_xmp({"Xmp.dc.subject": TAGS, "Xmp.digiKam.TagsList": TAGS})
         draft.replace(target)
 
