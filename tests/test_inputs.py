@@ -75,7 +75,8 @@ def test_spelling(text: str, tag: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "same", [["Dog", "dog", "DOG", "#dog", "dog."], ["Caf\u00e9", "CAF\u00c9", "cafe\u0301"], ["stra\u00dfe", "STRASSE"]]
+    "same",
+    [["Dog", "dog", "DOG", "#dog", "dog."], ["Caf\u00e9", "CAF\u00c9", "cafe\u0301"], ["stra\u00dfe", "STRASSE"]],
 )
 def test_one_key(same: list[str]) -> None:
     assert len({tag_key(each) for each in same}) == 1
@@ -244,7 +245,10 @@ def test_json_lines_with_a_byte_order_mark(folder: Path) -> None:
     rows = [{"image": "a.jpg", "tags": ["Dog", "car_(sedan)"]}, {"image": "b.jpg", "tags": "dog #sea"}]
     for encoding in ("utf-8-sig", "utf-16"):
         table = "\r\n".join(json.dumps(row) for row in rows).encode(encoding)
-        assert tags_of(read_csv(folder, table, "tags.jsonl")) == {"a.jpg": ["car sedan", "dog"], "b.jpg": ["dog", "sea"]}
+        assert tags_of(read_csv(folder, table, "tags.jsonl")) == {
+            "a.jpg": ["car sedan", "dog"],
+            "b.jpg": ["dog", "sea"],
+        }
 
 
 def test_what_was_merged_is_told(folder: Path) -> None:
@@ -305,7 +309,7 @@ def as_text(text: str, number: int) -> str:
 )
 def test_coco(folder: Path, change: Callable[[str], bytes]) -> None:
     source = read_coco(folder, change(json.dumps(coco_of())))
-    assert [tags for tags in tags_of(source).values()] == [["fire hydrant"], ["cat"]]
+    assert list(tags_of(source).values()) == [["fire hydrant"], ["cat"]]
     assert all(file.path.is_file() for file in source.files)
 
 

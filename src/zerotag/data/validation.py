@@ -146,9 +146,7 @@ def validate(
         ]
         for severity in (CRITICAL, WARNING)
     )
-    notes = [
-        f"Tag {tag}: the source spells it {spellings}" for tag, spellings in dataset.spelled_otherwise.items()
-    ]
+    notes = [f"Tag {tag}: the source spells it {spellings}" for tag, spellings in dataset.spelled_otherwise.items()]
     result = ValidationResult(not failures, failures, warnings, len(checks), notes)
     _make_offline(docs, result)
     return result

@@ -50,9 +50,7 @@ def read(settings: CocoSettings) -> Source:
     ids: list[str] = []
     files: list[PhotoFile] = []
     for part in parts:
-        found = find_files(
-            folders[part], list(instances[part]), getattr(settings, part), f"sources.coco.{part}_photos"
-        )
+        found = find_files(folders[part], list(instances[part]), getattr(settings, part), f"sources.coco.{part}_photos")
         ids += found[0]
         files += found[1]
     _once(settings, ids)
