@@ -16,7 +16,7 @@ from flows.pipeline import LOCK, fetch_model, repro, stamped, workspace
 from zerotag.data.dataset import Dataset
 from zerotag.errors import ZerotagError
 from zerotag.evaluation.evaluate import evaluate, principal_vectors
-from zerotag.evaluation.metrics import shown
+from zerotag.evaluation.metrics import figure_text
 from zerotag.files import hold, write_aside
 from zerotag.registry.champion import read_champion
 from zerotag.settings import change_params, read_params
@@ -108,7 +108,7 @@ def evaluate_model(
         draft.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     rows: list[dict[str, Any]] = [{"task": task, **metrics[task]} for task in ("zsl", "gzsl", "seen")]
     create_table_artifact(rows, key="evaluation", description=f"{model} on {record['source']}, percent")
-    gzsl, zsl = (shown(metrics[task]["map"], ".2f") for task in ("gzsl", "zsl"))
+    gzsl, zsl = (figure_text(metrics[task]["map"], ".2f") for task in ("gzsl", "zsl"))
     return Completed(message=f"GZSL mAP {gzsl}, ZSL mAP {zsl}")
 
 

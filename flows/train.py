@@ -22,7 +22,7 @@ from prefect.states import Completed, Failed, State
 from flows.alerts import alert
 from flows.pipeline import LOCK, repro, stamped
 from flows.settings import read_flow_settings
-from zerotag.evaluation.metrics import shown
+from zerotag.evaluation.metrics import figure_text
 from zerotag.files import hold
 from zerotag.registry.choice import best_model
 from zerotag.settings import read_params
@@ -119,7 +119,7 @@ def _create_artifacts(
         {
             "backbone": backbone,
             "method": method,
-            **{f"{task.upper()} {name}": shown(metrics[task][name], ".2f") for task, name in columns},
+            **{f"{task.upper()} {name}": figure_text(metrics[task][name], ".2f") for task, name in columns},
         }
         for (backbone, method), metrics in sorted(done.items())
     ]

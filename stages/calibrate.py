@@ -16,7 +16,7 @@ from zerotag.evaluation.held_out import (
     calibrate_linear_probe,
     evaluate_calibration,
 )
-from zerotag.evaluation.metrics import shown
+from zerotag.evaluation.metrics import figure_text
 from zerotag.files import write_aside
 from zerotag.registry.choice import best_model
 from zerotag.settings import from_params, read_params
@@ -45,7 +45,7 @@ def main() -> None:
     evaluated = evaluate_calibration(fitted, model, scores, labels)
     for name, figures in evaluated.items():
         error = figures["expected_calibration_error"]
-        print(f"{name}: expected calibration error {shown(None if error is None else 100 * error, '.2f')} points")
+        print(f"{name}: expected calibration error {figure_text(None if error is None else 100 * error, '.2f')} points")
     with write_aside(Path("calibration")) as draft:
         draft.mkdir()
         figures = {"method": "Platt", **how, "own_line": len(fitted.tags), **evaluated}

@@ -10,7 +10,7 @@ import torch
 from zerotag.data.dataset import Dataset
 from zerotag.errors import plain_exit
 from zerotag.evaluation.evaluate import evaluate, principal_vectors
-from zerotag.evaluation.metrics import shown
+from zerotag.evaluation.metrics import figure_text
 from zerotag.files import write_aside
 from zerotag.settings import read_params
 from zerotag.training.model import load_model
@@ -43,9 +43,9 @@ def main(backbone: str, method: str) -> None:
         figures = evaluation.metrics[task]
         interval = evaluation.intervals[task].get("map")
         within = " [{:.1f}, {:.1f}]".format(*interval) if interval else ""
+        f1_3, f1_5, mean, chance = (figure_text(figures[name]) for name in ("f1@3", "f1@5", "map", "random_map"))
         print(
-            f"{backbone} {method} {task.upper()}: F1@3 {shown(figures['f1@3'])}  F1@5 {shown(figures['f1@5'])}  "
-            f"mAP {shown(figures['map'])}{within} (random scores {shown(figures['random_map'])})"
+            f"{backbone} {method} {task.upper()}: F1@3 {f1_3}  F1@5 {f1_5}  mAP {mean}{within} (random scores {chance})"
         )
 
 

@@ -22,6 +22,7 @@ from zerotag.errors import ZerotagError
 from zerotag.samples import samples
 from zerotag.training.backbones import Backbone, build_backbone, cut
 from zerotag.training.features import input_transform
+from zerotag.training.modes import first_trained_layer
 
 TINY = "test_efficientnet"
 
@@ -60,6 +61,36 @@ def test_an_unknown_backbone_that_is_like_none() -> None:
 def test_any_timm_name_gives_features(name: str) -> None:
     backbone = build_backbone(name)
     assert backbone(torch.rand(2, 3, 160, 160)).shape == (2, backbone.features)
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels"),
+    [("vit_tiny_patch16_384", 224), ("cait_xxs24_224", 160), ("swin_tiny_patch4_window7_224", 96), ("resnet10t", 100)],
+)
+def test_another_input_size(name: str, pixels: int) -> None:
+    backbone = build_backbone(name, "none", pixels).eval()
+    with torch.inference_mode():
+        assert backbone(torch.zeros(1, 3, pixels, pixels)).shape == (1, backbone.features)
+
+
+def test_weights_of_another_input_size(tmp_path: Path) -> None:
+    torch.save(build_backbone("test_vit").network.state_dict(), tmp_path / "weights.pt")
+    backbone = build_backbone("test_vit", str(tmp_path / "weights.pt"), 64)
+    assert backbone(torch.zeros(1, 3, 64, 64)).shape == (1, 64)
+
+
+def test_an_input_size_that_the_network_does_not_take() -> None:
+    fails(lambda: build_backbone("coat_tiny", "none", 20), "features.pixels", "= 20", "coat_tiny", "Use 224")
+
+
+def test_timms_names_with_a_tag() -> None:
+    tagged, plain = build_backbone("resnet18.a1_in1k"), build_backbone("resnet18")
+    assert [each.shape for each in tagged.parameters()] == [each.shape for each in plain.parameters()]
+    assert build_backbone("tf_efficientnet_lite0.in1k", "package").classifier is not None
+    fails(lambda: build_backbone("resnet18.a9_in1k"), "'resnet18.a9_in1k'", "no weights a9_in1k", "a1_in1k")
+    fails(lambda: build_backbone("resnet18.a1_in1k", "hub:a2_in1k"), "a1_in1k", "hub:a2_in1k")
+    fails(lambda: build_backbone("timm/resnet18.a1_in1k"), "unknown to timm", "Did you mean resnet18")
+    assert first_trained_layer("partial_fine_tuning", {"resnet18": "layer4"}, "resnet18.a1_in1k") == "layer4"
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors", "wrapped.pth"])

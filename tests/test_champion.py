@@ -1,6 +1,7 @@
 """The champion's record, the comparison that defends it, and drift."""
 
 import json
+import math
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -90,6 +91,13 @@ def test_another_models_package_is_refused(tmp_path: Path) -> None:
 )
 def test_verdict(gzsl: Difference, zsl: Difference, better: bool) -> None:
     assert Comparison(100, 10, 4, zsl, gzsl).verdict(0.5, 0.0)[0] is better
+
+
+def test_undefined_figures_are_no_gain() -> None:
+    none, better = Difference(*[math.nan] * 4), Difference(10, 20, 5, 15)
+    assert not Comparison(10, 5, 2, better, none).verdict(0.5, 1)[0]
+    promoted, why = Comparison(10, 5, 2, none, better).verdict(0.5, 1)
+    assert promoted and "ZSL mAP none" in why
 
 
 def test_compare_over_common_tags(tmp_path: Path) -> None:

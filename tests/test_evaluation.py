@@ -1,5 +1,7 @@
 """evaluate() against slow versions of its figures, and the bootstrap."""
 
+import json
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -138,7 +140,12 @@ def test_without_unseen_tags_the_figures_are_empty_not_wrong(
     all_seen = Vocabulary(vocabulary.tags, vocabulary.vectors, np.ones(TAGS, dtype=bool))
     evaluated = evaluate(principal, sp.csr_matrix(labels), all_seen, ["photo"] * PHOTOS, np.arange(PHOTOS), 2)
     assert evaluated.metrics["zsl"]["images"] == 0
-    assert evaluated.metrics["zsl"]["map"] is None and evaluated.metrics["zsl"]["f1@3"] is None
+    undefined = ("map", "random_map", "f1@3", "precision@3", "recall@5")
+    assert all(evaluated.metrics["zsl"][name] is None for name in undefined)
+    nothing = sp.csr_matrix(labels.shape, dtype=np.uint8)
+    evaluated_nothing = evaluate(principal, nothing, vocabulary, ["photo"] * PHOTOS, np.arange(PHOTOS), 2, resamples=3)
+    assert evaluated_nothing.metrics["gzsl"]["map"] is evaluated_nothing.metrics["retrieval"]["precision@10"] is None
+    assert evaluated_nothing.intervals["gzsl"] == {} and "NaN" not in json.dumps(evaluated_nothing.metrics)
     assert evaluated.metrics["gzsl"]["map"] == pytest.approx(evaluated.metrics["seen"]["map"])
     assert len(evaluated.examples) == 2
 

@@ -59,7 +59,7 @@ def vocabulary() -> Vocabulary:
     return Vocabulary(TAGS, np.eye(4, dtype=np.float32), np.array([True, True, True, False]))
 
 
-def make_run(folder: Path, method: str, gzsl: float, source: str = "csv", backbone: str = "vgg19") -> Run:
+def make_run(folder: Path, method: str, gzsl: float | None, source: str = "csv", backbone: str = "vgg19") -> Run:
     """A run's folders with made-up figures."""
     model, evaluation = folder / "models" / backbone / method, folder / "evaluation" / backbone / method
     for each in (model, evaluation):
@@ -107,6 +107,19 @@ def test_says_what_was_measured(tmp_path: Path, dataset: Dataset, vocabulary: Vo
         "vgg19-sdl.csv",
     ]
     assert pd.read_csv(tmp_path / "report/table1.csv")["gzsl map"].tolist() == [43.21, 33.21]
+
+
+def test_undefined_figures(tmp_path: Path, dataset: Dataset, vocabulary: Vocabulary) -> None:
+    run = make_run(tmp_path, "sdl", None)
+    nothing = dict.fromkeys(run.metrics["zsl"])
+    run.metrics.update(zsl=nothing, gzsl=nothing, seen=nothing, retrieval={"precision@10": None})
+    run = replace(run, intervals={"zsl": {}, "gzsl": {}, "seen": {}}, tags=run.tags.assign(ap=np.nan))
+    undefined = {"expected_calibration_error": None, "reliability": []}
+    calibration = replace(CALIBRATION, figures={**CALIBRATION.figures, "unseen": undefined})
+    write_report(tmp_path / "report", [run], run, calibration, dataset, vocabulary, STARTER, ReportSettings())
+    page = (tmp_path / "report/index.html").read_text()
+    assert "<b>none</b>ZSL mAP" in page and '"best"' not in page and "<td>none</td></tr>" in page
+    assert pd.read_csv(tmp_path / "report/table1.csv")["gzsl map"].isna().all()
 
 
 def test_needs_nothing_from_outside(tmp_path: Path, dataset: Dataset, vocabulary: Vocabulary) -> None:
@@ -183,6 +196,10 @@ def test_the_best_model(tmp_path: Path) -> None:
         make_run(tmp_path, method, gzsl, backbone="vgg19")
     folder = tmp_path / "evaluation"
     assert best_model(folder, ["vgg19"], ["fast0tag", "sdl"], "gzsl.map") == ("vgg19", "sdl")
+    for method in ("none", "undefined"):
+        make_run(tmp_path, method, None, backbone="vgg19")
+    assert best_model(folder, ["vgg19"], ["none", "sdl", "undefined"], "gzsl.map") == ("vgg19", "sdl")
+    assert best_model(folder, ["vgg19"], ["none", "undefined"], "gzsl.map") == ("vgg19", "none")
     with pytest.raises(ZerotagError, match=r"best_by = 'gzsl\.nothing'"):
         best_model(folder, ["vgg19"], ["sdl"], "gzsl.nothing")
     with pytest.raises(ZerotagError, match=r"resnet50/sdl/metrics\.json is missing.*dvc repro"):

@@ -77,6 +77,24 @@ def test_vocabulary_file(packaged: Path, tmp_path: Path) -> None:
     assert "1 of 3 keywords have no vector" in (tmp_path / "output.txt").read_text()
 
 
+def test_own_words_as_a_json_list(client: httpx.Client) -> None:
+    for vocabulary in ('["boat","sky"]', ['["boat"]', "sky"]):
+        answer = send(client, encoded(), vocabulary=vocabulary).json()
+        assert {each["tag"] for each in answer["tags"]} == {"boat", "sky"} and answer["missing"] == []
+    for vocabulary in ('["boat"', "[boat, sky]", "[1]"):
+        refused(send(client, encoded(), vocabulary=vocabulary), 422, "not a JSON list of words")
+    refused(send(client, encoded(), vocabulary="[]"), 422, "no word")
+    batch = client.post("/tag/batch", files=[("photos", encoded())], data={"vocabulary": '["boat"]'}).json()
+    assert [each["tag"] for each in batch["photos"][0]["tags"]] == ["boat"]
+
+
+def test_two_photos_are_for_the_batch(client: httpx.Client) -> None:
+    two = [("photo", ("a.jpg", encoded(1))), ("photo", ("b.jpg", encoded(2)))]
+    refused(client.post("/tag", files=two), 422, "more than one photo", "/tag/batch")
+    text = [("photo", ("a.jpg", encoded(1))), ("photo", (None, "https://example.com/b.jpg"))]
+    refused(client.post("/tag", files=text), 422, "photo")
+
+
 def test_unseen_only_and_threshold(client: httpx.Client) -> None:
     answer = send(client, encoded(), task="unseen", top=100, all=True).json()
     assert {each["tag"] for each in answer["tags"]} == {"dog", "sea", "tree"}

@@ -213,6 +213,23 @@ def test_tag_both_seen_and_unseen(dataset, vocabulary):
     assert failed(result, "Tags are unique") == ["cat"]
 
 
+def test_one_vector_on_both_sides_of_the_split(dataset, vocabulary):
+    vectors = vocabulary.vectors.copy()
+    vectors[5] = vectors[1]
+    result = check(dataset, replace(vocabulary, vectors=vectors))
+    assert failed(result, "word vector of a seen tag") == ["sky"]
+    assert "sky (dog)" in result.failures[0].message
+    vectors[5] = vectors[4]  # of two unseen tags, none tells of the other
+    assert check(dataset, replace(vocabulary, vectors=vectors)).passed
+
+
+def test_merged_spellings_are_told(dataset, vocabulary):
+    tags = dataset.tags.assign(spellings=["", "Dog | dog", "", "", "", ""])
+    result = check(replace(dataset, tags=tags), vocabulary)
+    assert result.passed and result.notes == ["Tag dog: the source spells it Dog | dog"]
+    assert "Dog | dog" in (dataset.root.parent / "docs" / "index.html").read_text()
+
+
 def test_tag_neither_seen_nor_unseen(dataset, vocabulary):
     assert failed(check(dataset, replace(vocabulary, seen=vocabulary.seen[:5])), "either seen or unseen") == ["sky"]
 

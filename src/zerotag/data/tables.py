@@ -97,8 +97,7 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[Row]:
             yield Row(reader.line_num, dict(zip(names, cells, strict=False)), more)
     except csv.Error as error:
         raise ZerotagError(
-            f"{path}, line {done + 1}: not a row of a table ({error}). "
-            "Correct it; a quote inside a cell is written twice."
+            f"{path}, line {done + 1}: not a row of a table ({error}). Correct it; in a cell, a quote is written twice."
         ) from error
     if names is None:
         _names(path, line, [], columns)

@@ -162,5 +162,6 @@ def expected_calibration_error(rows: list[dict[str, float]]) -> float | None:
     """Mean absolute difference of probability and share of positives, weighted by bin count; None without a row."""
     if not rows:
         return None
-    total = sum(row["count"] for row in rows)
-    return sum(row["count"] * abs(row["probability"] - row["share"]) for row in rows) / total
+    return sum(row["count"] * abs(row["probability"] - row["share"]) for row in rows) / sum(
+        row["count"] for row in rows
+    )

@@ -219,7 +219,7 @@ def _ranks(scores: np.ndarray, positives: np.ndarray) -> np.ndarray:
     return _at_least(close, positives) + above[own]
 
 
-def shown(figure: float | None, form: str = ".1f") -> str:
+def figure_text(figure: float | None, form: str = ".1f") -> str:
     """A figure for people; `none` if it is undefined, since no photo has a tag."""
     return "none" if figure is None else format(figure, form)
 

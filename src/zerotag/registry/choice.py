@@ -35,9 +35,4 @@ def best_model(evaluation: Path, backbones: Sequence[str], methods: Sequence[str
             figures[backbone, method] = metrics[task][name]
     if not figures:
         raise ZerotagError("params.yaml: backbones or methods is empty; name at least one of each.")
-
-    def figure(model: tuple[str, str]) -> float:
-        found = figures[model]
-        return -math.inf if found is None else found
-
-    return max(figures, key=figure)
+    return max(figures, key=lambda model: -math.inf if (figure := figures[model]) is None else figure)

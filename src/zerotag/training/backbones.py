@@ -88,26 +88,20 @@ def build_backbone(name: str, weights: str = "none", pixels: int = 0) -> Backbon
     classes = None if hub in ("hub", "package") else 0
 
     def create(**options: Any) -> Any:
-        try:
-            return timm.create_model(full_name, pretrained=hub == "hub", num_classes=classes, **options)
-        except OSError as error:
-            raise ZerotagError(
-                f"{name}: the weights cannot be downloaded ({error}). Check the network, or "
-                "set weights to package, none or a file's path."
-            ) from error
+        return timm.create_model(full_name, pretrained=hub == "hub", num_classes=classes, **options)
 
     try:
         network = create()
-    except RuntimeError as error:
+    except (OSError, RuntimeError) as error:
         raise ZerotagError(
             f"{name}: the weights cannot be downloaded ({error}). Check the network, or "
             "set weights to package, none or a file's path."
         ) from error
     config = resolve_model_data_config(network)
     mean, std = config["mean"], config["std"]
-    own_classifier = None
+    classifier: Classifier | None = None
     if file:
-        own_classifier = _load_file(network, name, file)
+        classifier = _load_file(network, name, file)
     elif weights == "package":
         _load_in_order(network, _package(name))
         mean, std = _PACKAGE_MEAN, _PACKAGE_STD
@@ -115,9 +109,9 @@ def build_backbone(name: str, weights: str = "none", pixels: int = 0) -> Backbon
         # Those that have no method for it take the size when they are built.
         network = _resized(network, name, pixels, create if hub in ("hub", "none") else None)
     if classes is None:
-        own_classifier = Classifier.of_network(network)
+        classifier = Classifier.of_network(network)
         network.reset_classifier(0)
-    return Backbone(network, mean, std, own_classifier)
+    return Backbone(network, mean, std, classifier)
 
 
 def _full_name(name: str, tag: str) -> str:
@@ -168,7 +162,7 @@ def _resized(network: Any, name: str, pixels: int, create: Callable[..., Any] | 
                 raise
             network = create(img_size=pixels)
             _run(network, pixels)
-    except (AssertionError, RuntimeError, ValueError, TypeError) as error:
+    except (AssertionError, RuntimeError, ValueError, TypeError, OSError) as error:
         raise ZerotagError(
             f"params.yaml: features.pixels (full_fine_tuning: train.full_fine_tuning.pixels) = {pixels}: {name} does "
             f"not take photos of this size ({error}). Use {own}, or another backbone."

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 # Spellings of the hyphen and the apostrophe.
 _HYPHENS = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe63\uff0d"
 _APOSTROPHES = "\u2018\u2019\u201b\u02bc\u02b9\u00b4\u0060\uff07"
-_SAME_SIGN = str.maketrans(_HYPHENS + _APOSTROPHES, "-" * len(_HYPHENS) + "'" * len(_APOSTROPHES))
+_SAME_SIGN = str.maketrans({**dict.fromkeys(_HYPHENS, "-"), **dict.fromkeys(_APOSTROPHES, "'")})
 _JOINERS = "\u200c\u200d"
 # Of emoji, beside symbols (So) and skin colours (Sk).
 _MODIFIERS = frozenset((*_JOINERS, "\ufe0f", "\u20e3"))

@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import os
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -122,7 +121,7 @@ def find_files(folder: Path, names: Sequence[str], listing: str, parameter: str)
 def _find_file(folder: Path, name: str, entries: Callable[[Path], dict[str, str]]) -> Path | None:
     for spelling in dict.fromkeys((name, name.replace("\\", "/"))):
         path = folder / spelling
-        if os.path.isfile(path):  # noqa: PTH113 - unlike Path.is_file, False for a name that no file can have
+        if _is_file(path):
             return path
         if spelling.isascii():
             continue
@@ -130,9 +129,16 @@ def _find_file(folder: Path, name: str, entries: Callable[[Path], dict[str, str]
         path = folder
         for part in Path(spelling).parts:
             path /= entries(path).get(unicodedata.normalize("NFC", part), part)
-        if os.path.isfile(path):  # noqa: PTH113
+        if _is_file(path):
             return path
     return None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # too long for a file's name
+        return False
 
 
 def _entries(folder: Path) -> dict[str, str]:

@@ -21,7 +21,7 @@ from zerotag.data.photos import open_photo
 from zerotag.errors import ZerotagError
 from zerotag.evaluation.calibration import Calibration
 from zerotag.evaluation.diversity import semantic_diversity
-from zerotag.evaluation.metrics import shown
+from zerotag.evaluation.metrics import figure_text
 from zerotag.evaluation.report import plots
 from zerotag.evaluation.report.paper import COLUMNS, DIVERSITY, TABLE_1
 from zerotag.files import write_aside
@@ -134,7 +134,7 @@ def write_report(
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("zerotag.evaluation.report", ""), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters["figure"] = lambda value, form=".1f": shown(value, form)
+    environment.filters["figure"] = figure_text
     page = environment.get_template("page.html.j2")
     diversity = _diversity(dataset, vocabulary, settings)
     trained = [run for run in runs if run.trained]

@@ -75,7 +75,7 @@ def reliability(figures: dict[str, Any]) -> Markup:
         axes.plot([0, 1], [0, 1], color=_GREY, linewidth=1, linestyle="--")
         parts = (("seen", "seen tags"), ("unseen", "unseen tags"), ("ten_best", "top ten of each photo"))
         for (task, name), colour in zip(parts, _COLOURS, strict=False):
-            table = pd.DataFrame(figures[task]["reliability"], columns=["count", "probability", "share"])
+            table = pd.DataFrame(figures[task]["reliability"], columns=["count", "probability", "share"], dtype=float)
             axes.plot(table["probability"], table["share"], color=colour, label=name)
             # Dot size grows with the number of tags.
             sizes = 8 + 6 * np.log10(table["count"].clip(lower=1)) ** 2
