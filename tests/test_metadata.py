@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from zerotag.cli import app
 from zerotag.data import sources
 from zerotag.errors import ZerotagError
+from zerotag.files import shown
 from zerotag.metadata.keywords import GivenTag
 from zerotag.metadata.vocabulary_file import read_vocabulary
 from zerotag.metadata.writing import open_untagger, open_writer
@@ -109,7 +110,7 @@ def test_round_trip(write: str, packaged: Path, other_model: Path, tmp_path: Pat
     bytes_before, before, stat = photo.read_bytes(), values(photo), photo.stat()
     target = photo if write == "embed" else tmp_path / "a.jpg.xmp"
 
-    status, lines, errors = run("tag", photo, "--write", write, "--top", 12, "--model", packaged)
+    status, lines, errors = run("tag", photo, "--write", write, "--all", "--top", 12, "--model", packaged)
     assert (status, errors) == (0, "")
     given = [tag for tag in subject(target) if tag not in KEYWORDS]
     assert sorted(given) == sorted(set(TAGS) - {"sky"})  # the person has it already
@@ -153,7 +154,7 @@ def test_a_photo_without_metadata_is_as_before(packaged: Path, tmp_path: Path) -
 
     before = all_values()
     jpeg = (tmp_path / "a.jpg").read_bytes()
-    assert run("tag", tmp_path, "--write", "embed", "--model", packaged)[0] == 0
+    assert run("tag", tmp_path, "--write", "embed", "--all", "--model", packaged)[0] == 0
     assert all(len(subject(tmp_path / name)) == 10 for name in before)
     assert run("untag", tmp_path)[0] == 0
     assert all_values() == before
@@ -205,7 +206,7 @@ def test_darktables_sidecar_keeps_the_rest(packaged: Path, tmp_path: Path) -> No
 def test_sidecar_names_and_what_photos_share(packaged: Path, tmp_path: Path) -> None:
     for name in ("a.jpg", "a.png"):
         (tmp_path / name).write_bytes(encoded(1, "PNG" if name.endswith("png") else "JPEG"))
-    options = ("--write", "sidecar", "--sidecar-name", "photo.xmp", "--model", packaged)
+    options = ("--write", "sidecar", "--sidecar-name", "photo.xmp", "--all", "--model", packaged)
     status, _, errors = run("tag", tmp_path, *options)
     assert status == 1 and "a.png: shares the sidecar a.xmp with a.jpg" in errors and "photo.jpg.xmp" in errors
     assert len(subject(tmp_path / "a.xmp")) == 10
@@ -243,7 +244,7 @@ def test_dry_run_changes_nothing(packaged: Path, tmp_path: Path) -> None:
 
 def test_the_same_tags_again_write_nothing(packaged: Path, tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(encoded())
-    options = ("--write", "sidecar", "--model", packaged)
+    options = ("--write", "sidecar", "--all", "--model", packaged)
     run("tag", tmp_path, *options)
     before = (tmp_path / "a.jpg.xmp").stat().st_ino
     status, lines, _ = run("tag", tmp_path, *options)
@@ -255,7 +256,7 @@ def test_table(packaged: Path, tmp_path: Path) -> None:
     for name in ("a.jpg", "deep/b.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(encoded())
-    run("tag", tmp_path, "--write", "csv", "--top", 2, "--model", packaged)
+    run("tag", tmp_path, "--write", "csv", "--all", "--top", 2, "--model", packaged)
     run("tag", tmp_path / "a.jpg", "--write", "csv", "--tags", "northern dog,zebra", "--model", packaged)
     lines = (tmp_path / "zerotag.csv").read_text().splitlines()
     assert lines[0] == "image,tags,probabilities,model,date" and len(lines) == 2
@@ -276,7 +277,7 @@ def test_a_folder_that_may_not_be_written_does_not_stop_the_others(
         access = os.access
         monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != locked and access(path, mode))
     locked.chmod(0o555)
-    status, _, errors = run("tag", tmp_path, "--write", "sidecar", "--model", packaged)
+    status, _, errors = run("tag", tmp_path, "--write", "sidecar", "--all", "--model", packaged)
     locked.chmod(0o755)
     assert status == 1 and f"{locked}: the folder is read-only" in errors and "1 of 2 photos" in errors
     assert [file.name for file in locked.iterdir()] == ["a.jpg"] and (tmp_path / "open" / "b.jpg.xmp").is_file()
@@ -284,9 +285,9 @@ def test_a_folder_that_may_not_be_written_does_not_stop_the_others(
 
 def test_a_photo_that_exiftool_cannot_write_is_named(packaged: Path, tmp_path: Path) -> None:
     (tmp_path / "a.bmp").write_bytes(encoded(0, "BMP"))
-    status, _, errors = run("tag", tmp_path, "--write", "embed", "--model", packaged)
+    status, _, errors = run("tag", tmp_path, "--write", "embed", "--all", "--model", packaged)
     assert status == 1 and f"{tmp_path / 'a.bmp'}: exiftool cannot write to it: Writing of BMP" in errors
-    assert run("tag", tmp_path, "--write", "sidecar", "--model", packaged)[0] == 0
+    assert run("tag", tmp_path, "--write", "sidecar", "--all", "--model", packaged)[0] == 0
 
 
 def test_a_killed_run_leaves_whole_files(packaged: Path, tmp_path: Path) -> None:
@@ -296,7 +297,7 @@ def test_a_killed_run_leaves_whole_files(packaged: Path, tmp_path: Path) -> None
         photo.write_bytes(encoded(number))
         before[photo] = scan(photo.read_bytes())
     command = [sys.executable, "-u", "-c", "from zerotag.cli import app; app()", "tag", str(tmp_path),
-               "--write", "embed", "--model", str(packaged)]  # fmt: skip
+               "--write", "embed", "--all", "--model", str(packaged)]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout
     for _ in range(16):
@@ -307,7 +308,7 @@ def test_a_killed_run_leaves_whole_files(packaged: Path, tmp_path: Path) -> None
     assert counts == {0, 10} and all(scan(photo.read_bytes()) == pixels for photo, pixels in before.items())
     draft = tmp_path / ".00.jpg.0123abcd.draft"
     draft.write_bytes(b"half")
-    assert run("tag", tmp_path, "--write", "embed", "--model", packaged)[0] == 0
+    assert run("tag", tmp_path, "--write", "embed", "--all", "--model", packaged)[0] == 0
     assert draft.exists()  # may be another run's
     assert {len(subject(photo)) for photo in before} == {10}
 
@@ -315,7 +316,7 @@ def test_a_killed_run_leaves_whole_files(packaged: Path, tmp_path: Path) -> None
 def test_without_exiftool(packaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.jpg").write_bytes(encoded())
     monkeypatch.setenv("PATH", str(tmp_path))
-    status, _, errors = run("tag", tmp_path, "--write", "sidecar", "--model", packaged)
+    status, _, errors = run("tag", tmp_path, "--write", "sidecar", "--all", "--model", packaged)
     assert status == 1 and "apt install libimage-exiftool-perl" in errors
     assert run("tag", tmp_path, "--model", packaged)[0] == 0
 
@@ -325,11 +326,27 @@ def test_strange_names(tmp_path: Path) -> None:
     with open_writer("embed", "model") as save, open_untagger() as remove:
         for photo in [tmp_path / os.fsdecode(name) for name in names]:
             photo.write_bytes(encoded())
-            assert str(save(photo, [GivenTag("dog", 0.5)])) == f"{photo}: +dog"
+            assert str(save(photo, [GivenTag("dog", 0.5)])) == f"{shown(photo)}: +dog"
             shutil.copy(photo, tmp_path / "copy.jpg")
             assert subject(tmp_path / "copy.jpg") == ["dog"]
             assert [change.removed for change in remove(photo)] == [("dog",)]
             assert photo.read_bytes() == encoded()
+
+
+def test_what_is_improbable_is_not_written(packaged: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(encoded())
+    options = ("--tags", "dog,zebra", "--write", "sidecar", "--model", packaged)
+    run("tag", tmp_path, *options, "--threshold", 1)
+    assert not (tmp_path / "a.jpg.xmp").exists()
+    run("tag", tmp_path, *options)
+    assert len(subject(tmp_path / "a.jpg.xmp")) == 2
+    run("tag", tmp_path, *options, "--threshold", 1)
+    assert not (tmp_path / "a.jpg.xmp").exists()
+
+
+def test_raw_files_are_not_written(tmp_path: Path) -> None:
+    with open_writer("embed", "model") as save, pytest.raises(ZerotagError, match=r"a.CR2: .*Use --write sidecar"):
+        save(tmp_path / "a.CR2", [GivenTag("dog", 0.5)])
 
 
 # A person's own vocabulary.
@@ -388,7 +405,7 @@ def test_synonyms_and_thresholds(packaged: Path, tmp_path: Path) -> None:
     _, lines, errors = run("tag", tmp_path, "--vocabulary", tmp_path / "list.txt", "--json", "--model", packaged)
     [found] = json.loads(lines[0])["tags"]
     best = max(alone["dog"], alone["cat"], key=lambda each: each["score"])
-    assert found == {**best, "tag": "Haustier"} and errors == ""
+    assert found == {**best, "tag": "Haustier"} and "no vector" not in errors
     status, _, errors = run("tag", tmp_path, "--vocabulary", tmp_path / "list.txt", "--tags", "x", "--model", packaged)
     assert status == 1 and "--tags and --vocabulary" in errors
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from zerotag.errors import ZerotagError
+from zerotag.files import shown
 
 if TYPE_CHECKING:
     from exiftool import ExifTool
@@ -87,7 +88,7 @@ def write_values(tool: "ExifTool", source: Path, target: Path, changes: Iterable
     status, _, errors = _execute(tool, *(change.encode() for change in changes), b"-o", _path(target), _path(source))
     if status or not target.is_file():
         reason = errors.partition("Error: ")[2].partition(" - ")[0] or errors or "no reason given"
-        raise ZerotagError(f"{source}: exiftool cannot write to it: {reason}.")
+        raise ZerotagError(f"{shown(source)}: exiftool cannot write to it: {reason}.")
 
 
 def _execute(tool: "ExifTool", *arguments: str | bytes) -> tuple[int, bytes, str]:
@@ -117,5 +118,5 @@ def _path(file: Path) -> bytes:
     if not set(name) & {"\n", "\r"}:
         return os.fsencode(name)
     if set(name) & {"$", "@"}:  # not in a C string: exiftool 12 and 13 put a backslash before them
-        raise ZerotagError(f"{name!r}: exiftool cannot read a name with a line break and $ or @. Rename it.")
+        raise ZerotagError(f"{shown(name)}: exiftool cannot read a name with a line break and $ or @. Rename it.")
     return b"#[CSTR]" + os.fsencode(name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r"))

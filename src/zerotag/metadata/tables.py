@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from zerotag.errors import ZerotagError
-from zerotag.files import write_aside
+from zerotag.files import shown, write_aside
 from zerotag.metadata.keywords import GivenTag
 
 TABLE = "zerotag.csv"
@@ -36,20 +36,21 @@ def open_tables(
         table = photo.with_name(TABLE)
         if table not in open_:
             open_[table] = _read(table)
-        before = _tags(open_[table].get(photo.name))
+        name = shown(photo.name)
+        before = _tags(open_[table].get(name))
         after = [each.tag for each in given]
         if not given and not before:
             return table, (), ()
         if given:
-            open_[table][photo.name] = {
-                "image": photo.name,
+            open_[table][name] = {
+                "image": name,
                 "tags": "|".join(after),
                 "probabilities": "|".join(f"{each.probability:g}" for each in given),
                 "model": given[0].model,
                 "date": given[0].date,
             }
         else:
-            del open_[table][photo.name]
+            del open_[table][name]
         changed[table] = changed.get(table, 0) + 1
         if not dry_run and changed[table] >= _KEEP:
             _write(table, open_[table])
@@ -75,7 +76,7 @@ def _read(table: Path) -> dict[str, _Row]:
     with table.open(newline="", encoding="utf-8") as lines:
         reader = csv.DictReader(lines)
         if reader.fieldnames != _COLUMNS:
-            raise ZerotagError(f"{table}: not a table of zerotag's ({','.join(_COLUMNS)}). Move it away.")
+            raise ZerotagError(f"{shown(table)}: not a table of zerotag's ({','.join(_COLUMNS)}). Move it away.")
         return {row["image"]: row for row in reader}
 
 
@@ -89,4 +90,4 @@ def _write(table: Path, rows: dict[str, _Row]) -> None:
             writer.writeheader()
             writer.writerows(rows[name] for name in sorted(rows))
     except OSError as error:
-        raise ZerotagError(f"{table}: cannot be written ({error.strerror}).") from error
+        raise ZerotagError(f"{shown(table)}: cannot be written ({error.strerror}).") from error

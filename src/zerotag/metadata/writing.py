@@ -16,8 +16,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zerotag.data.photos import RAW_SUFFIXES
 from zerotag.errors import ZerotagError
-from zerotag.files import write_aside
+from zerotag.files import shown, write_aside
 from zerotag.metadata import SidecarName, Write
 from zerotag.metadata.exiftool import EMPTY, open_exiftool, read_values, write_values
 from zerotag.metadata.keywords import (
@@ -62,7 +63,7 @@ class Change:
     def __str__(self) -> str:
         parts = [*(f"+{tag}" for tag in self.added), *(f"-{tag}" for tag in self.removed)]
         theirs = f" (there already: {', '.join(self.kept)})" if self.kept else ""
-        return f"{self.file}: {', '.join(parts) or 'no change'}{theirs}"
+        return f"{shown(self.file)}: {', '.join(parts) or 'no change'}{theirs}"
 
 
 # Gives tags to a photo in place of those that zerotag gave before.
@@ -101,10 +102,13 @@ def open_writer(
     with open_exiftool() as tool:
 
         def save(photo: Path, given: Sequence[GivenTag]) -> Change:
+            if write == "embed" and photo.suffix.lower() in RAW_SUFFIXES:
+                raise ZerotagError(f"{shown(photo)}: tags are not written into raw files. Use --write sidecar.")
             target = photo if write == "embed" else _sidecar(photo, sidecar_name)
             if (owner := owners.setdefault(target, photo)) != photo:
                 raise ZerotagError(
-                    f"{photo}: shares the sidecar {target.name} with {owner.name}. Use --sidecar-name photo.jpg.xmp."
+                    f"{shown(photo)}: shares the sidecar {shown(target.name)} with {shown(owner.name)}. "
+                    "Use --sidecar-name photo.jpg.xmp."
                 )
             return _give(tool, photo, target, stamped(given), dry_run)
 
@@ -241,9 +245,11 @@ def _escaped(text: str) -> str:
 
 def _check_writable(target: Path) -> None:
     if not os.access(target.parent, os.W_OK):
-        raise ZerotagError(f"{target.parent}: the folder is read-only, so {target.name} cannot be written.")
+        raise ZerotagError(
+            f"{shown(target.parent)}: the folder is read-only, so {shown(target.name)} cannot be written."
+        )
     if target.exists() and not os.access(target, os.W_OK):
-        raise ZerotagError(f"{target}: the file is read-only.")
+        raise ZerotagError(f"{shown(target)}: the file is read-only.")
 
 
 @lru_cache

@@ -8,6 +8,7 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
+from zerotag.data.scan import scan
 from zerotag.data.sources import csv_table
 from zerotag.data.sources.base import Source, need
 from zerotag.errors import ZerotagError
@@ -17,7 +18,6 @@ from zerotag.metadata.keywords import read_persons_words
 
 _TABLE = "keywords.csv"
 _SEPARATOR = "|"
-_PHOTOS = frozenset({".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff"})
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def fetch(settings: FolderSettings, raw: Path, work: Path, lock: Path) -> None:
         ZerotagError: exiftool is not installed, or no photo has keywords.
     """
     folder = need(Path(settings.photos), "folder", "sources.folder.photos")
-    photos = sorted(file for file in folder.rglob("*") if file.suffix.lower() in _PHOTOS and file.is_file())
+    photos = scan([folder]).photos
     with open_exiftool() as tool:
         found = read_persons_words(tool, photos)
     rows = [(photo, [word.replace(_SEPARATOR, " ").strip() for word in words]) for photo, words in found.items()]
