@@ -10,9 +10,8 @@ from conftest import OTHER_WORDS, TAGS, encoded, picture, with_plural
 from PIL import Image
 
 import zerotag
-from zerotag.data.photos import PhotoError
+from zerotag.data.photos import PhotoError, to_pixels
 from zerotag.errors import ZerotagError
-from zerotag.serving.runtime import to_pixels
 
 
 def test_tagger(packaged: Path) -> None:
