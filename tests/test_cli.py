@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT, TAGS, encoded
+from conftest import PROJECT, TAGS, encoded, with_plural
 from typer.testing import CliRunner
 
 from zerotag.cli import app
@@ -45,6 +45,32 @@ def test_files_and_folders(photos: Path, packaged: Path, tmp_path: Path) -> None
         words = [each.split()[0] for each in line.partition(": ")[2].split(", ")]
         assert len(words) == 10 and {word.rstrip("*") for word in words} <= set(TAGS)
         assert {word[:-1] for word in words if word.endswith("*")} == UNSEEN & {word.rstrip("*") for word in words}
+
+
+def test_for_people(photos: Path, packaged: Path, tmp_path: Path) -> None:
+    """Probable tags with their probabilities, and what was folded into them."""
+    options = ("--model", with_plural(packaged, tmp_path / "served", 0.0, 2.0))
+    status, [line], errors = run("tag", photos / "a.jpg", "--top", 20, *options)
+    assert (status, errors) == (0, "")
+    shown = line.removeprefix(f"{photos / 'a.jpg'}: ").split(", ")
+    assert len(shown) == len(TAGS) - 1
+    [folded] = [each for each in shown if each.startswith("cat")]
+    assert folded in ("cat 88% (cats)", "cats 88% (cat)")
+    assert {each for each in shown if "*" in each} == {"dog* 88%", "sea* 88%", "tree* 88%"}
+    _, [line], _ = run("tag", photos / "a.jpg", "--top", 20, "--all", *options)
+    assert line.count("88%") == len(TAGS) and "(" not in line
+    _, [line], _ = run("tag", photos / "a.jpg", "--json", "--top", 20, *options)
+    assert [each["also"] for each in json.loads(line)["tags"] if each["also"]] in ([["cats"]], [["cat"]])
+
+
+def test_no_probable_tag(photos: Path, packaged: Path, tmp_path: Path) -> None:
+    options = ("--model", with_plural(packaged, tmp_path / "served", 0.0, -3.0))
+    assert run("tag", photos / "a.jpg", *options) == (
+        0, [f"{photos / 'a.jpg'}: no probable tag; --all shows the best"], "",
+    )  # fmt: skip
+    assert run("tag", photos / "a.jpg", "--tags", "sky", *options)[1] == [f"{photos / 'a.jpg'}: sky 5%"]
+    assert run("tag", photos / "a.jpg", "--all", "--top", 2, *options)[1][0].count("5%") == 2
+    assert json.loads(run("tag", photos / "a.jpg", "--json", *options)[1][0])["tags"] == []
 
 
 def test_json_and_top(photos: Path, packaged: Path) -> None:

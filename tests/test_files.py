@@ -1,8 +1,12 @@
-"""write_aside: an output is whole or it is not there, on a full disk too."""
+"""write_aside: an output is whole or it is not there, on a full disk too; hold: one process at a time."""
 
 import errno
 import os
 import shutil
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +17,7 @@ import scipy.sparse as sp
 import torch
 
 from zerotag.errors import ZerotagError, plain_exit
-from zerotag.files import write_aside
+from zerotag.files import hold, write_aside
 
 
 def inside(folder: Path) -> dict[str, str]:
@@ -110,6 +114,45 @@ def test_another_error_is_not_called_a_full_disk(tmp_path: Path) -> None:
     for error in (OSError(errno.EACCES, "no"), OSError("7 requested and 3 written"), RuntimeError("other")):
         with pytest.raises(type(error), match=str(error).rpartition("]")[2]), write_aside(tmp_path / "out"):
             raise error
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from zerotag.files import hold
+with hold(Path(sys.argv[1]), "the other"):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_a_lock_is_refused_or_waited_for(tmp_path: Path) -> None:
+    lock = tmp_path / "deep" / "lock"
+    command = [sys.executable, "-c", HOLD, str(lock)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdin and other.stdout and other.stdout.readline() == "held\n"
+        with pytest.raises(ZerotagError, match=rf"the other \(process {other.pid}\) is running here"), hold(lock, "we"):
+            pass
+        got: list[float] = []
+
+        def wait() -> None:
+            with hold(lock, "we", wait=True):
+                got.append(time.monotonic())
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        time.sleep(0.3)
+        assert not got
+        released = time.monotonic()
+        other.stdin.write("\n")
+        other.stdin.flush()
+        waiting.join(30)
+        assert len(got) == 1 and got[0] >= released
+    # It is free, also for one that does not wait.
+    with hold(lock, "we", wait=True):
+        assert lock.read_text().startswith("we (process ")
+    with hold(lock, "we"):
+        pass
 
 
 def test_a_stage_prints_the_message_alone_and_exits_with_1(capsys: pytest.CaptureFixture[str]) -> None:

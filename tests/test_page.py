@@ -14,6 +14,9 @@ from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
+from zerotag.samples import samples
+from zerotag.serving.tagger import Tagger
+
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Debian's chromium and chromium-driver")
 
 
@@ -49,9 +52,61 @@ def upload(page: webdriver.Chrome, folder: Path) -> None:
     """Upload a photo, and wait for ten tags, however improbable."""
     photo = folder / "photo.jpg"
     photo.write_bytes(encoded(1))
-    page.find_element(By.ID, "everything").click()
+    page.execute_script("document.getElementById('everything').click()")  # leaves the focus where it is
     page.find_element(By.ID, "file").send_keys(str(photo))
     wait(page, lambda: answered(page) and len(names(page)) == 10)
+
+
+def test_samples(page: webdriver.Chrome, server: Server, packaged: Path) -> None:
+    credits = [f"Photo: {each.title}, {each.credit}" for each in samples()]
+    wait(page, lambda: answered(page, credits[0]))  # the first one is tagged when the page is opened
+    buttons = page.find_elements(By.CSS_SELECTOR, "#samples button")
+    assert len(buttons) == 6
+    pictures = page.find_elements(By.CSS_SELECTOR, "#samples img")
+    wait(page, lambda: all(int(each.get_property("naturalWidth")) > 0 for each in pictures))
+    assert [each.get_attribute("alt") for each in pictures] == [each.title for each in samples()]
+    tagger = Tagger(packaged)
+    for place in (2, 4, 0):
+        buttons[place].click()
+        wait(page, lambda place=place: answered(page, credits[place]))
+        pressed = [each.get_attribute("aria-pressed") for each in buttons]
+        assert pressed == ["true" if each == place else "false" for each in range(6)]
+        found = tagger.tag(samples()[place].file.read_bytes(), "sample")
+        assert [name.strip("*") for name in names(page)] == [each.tag for each in found]
+        shares = [each.text for each in page.find_elements(By.CSS_SELECTOR, "#tags .share")]
+        assert shares == [f"{100 * each.probability:.0f}%" for each in found]
+    # The last one that was clicked counts, however long each takes.
+    page.execute_script("for (const one of document.querySelectorAll('#samples button')) one.click()")
+    wait(page, lambda: answered(page, credits[5]))
+    assert httpx.get(f"{server.url}/page/samples/passwd").status_code == 404
+
+
+def test_improbable_tags_and_near_synonyms(page: webdriver.Chrome, tmp_path: Path) -> None:
+    upload(page, tmp_path)
+    page.find_element(By.ID, "everything").click()
+    wait(page, lambda: len(names(page)) < 10 and answered(page))
+    shares = [float(each.text.rstrip("%")) for each in page.find_elements(By.CSS_SELECTOR, "#tags .share")]
+    assert all(share >= 20 for share in shares)
+    if not shares:
+        assert "No tag is probable enough." in page.find_element(By.ID, "tag-note").text
+    tag = {"tag": "car", "score": 1, "seen": True, "probability": 0.5, "principal_vector": 0, "understood": "itself"}
+    tag |= {"made_of": "car", "also": ["cars", "<b>auto</b>"]}
+    row = page.execute_script("const row = bar(arguments[0], 1); return [row.textContent, row.outerHTML]", tag)
+    assert row[0] == "car50%also cars, <b>auto</b>" and "<b>" not in row[1]
+
+
+def test_an_upload_counts_more_than_a_sample_that_arrives_later(page: webdriver.Chrome, tmp_path: Path) -> None:
+    first = samples()[0]
+    wait(page, lambda: answered(page, f"Photo: {first.title}, {first.credit}"))
+    slow = """
+        const now = ask, later = new Promise((ready) => setTimeout(ready, 1500));
+        ask = async (...one) => { if (one[0].startsWith("page/")) await later; return now(...one); };
+        window.late = showSample({photo: "cat.jpg", title: "Chelsea", credit: "nobody"});
+    """
+    page.execute_script(slow)
+    upload(page, tmp_path)
+    page.execute_async_script("late.then(arguments[0])")
+    assert answered(page)
 
 
 def test_upload_and_own_words(page: webdriver.Chrome, tmp_path: Path) -> None:

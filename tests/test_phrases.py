@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from conftest import TAGS, encoded
+from conftest import TAGS, encoded, with_plural
 
 from zerotag.errors import ZerotagError
 from zerotag.packaging.text_encoder import check_encoder, export_text_encoder, known_scripts
@@ -159,6 +159,20 @@ def test_a_phrase_means_more_than_its_words(tagger: Tagger) -> None:
     phrase, *words = tagger.words(["a puppy running over the sand at the sea", *TAGS]).vectors
     best = np.argsort(-np.stack(words) @ phrase)[:3]
     assert {"dog", "beach"} & {TAGS[place] for place in best}
+
+
+def test_a_text_encoders_vectors_fold_near_synonyms(packaged_encoder: Path, tmp_path: Path) -> None:
+    tagger = Tagger(with_plural(packaged_encoder, tmp_path / "served", 0.0, 2.0))
+    words = tagger.words()
+    assert words.plain is not None and not words.asked
+    row = {word: place for place, word in enumerate(words.words)}
+    likeness = words.plain @ words.plain.T
+    found = tagger.rank(tagger.embed(encoded(2), "photo"), words, 100)
+    assert sorted(tag for each in found for tag in (each.tag, *each.also)) == sorted(words.words)
+    for each in found:
+        for other in each.also:
+            forms = {each.tag, other} == {"cat", "cats"}
+            assert forms or max(likeness[row[other], row[tag]] for tag in (each.tag, *each.also) if tag != other) >= 0.7
 
 
 def test_order_and_cache(packaged_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,15 +13,20 @@ import threading
 import time
 import zlib
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-from conftest import TAGS, Server, encoded, picture, serving
+from conftest import TAGS, Server, encoded, picture, serving, with_plural
+from service.app import create_app
 from service.gather import Gather
 from service.limits import ask_again
+from service.settings import ServeSettings
 from starlette.exceptions import HTTPException
 
+from zerotag.samples import samples
+from zerotag.serving.runtime import Runtime
 from zerotag.serving.tagger import Tagger
 
 
@@ -102,6 +107,54 @@ def test_unseen_only_and_threshold(client: httpx.Client) -> None:
     bar = sorted(each["probability"] for each in every)[6]
     kept = send(client, encoded(), top=100, threshold=bar, all=True).json()["tags"]
     assert [each["tag"] for each in kept] == [each["tag"] for each in every if each["probability"] >= bar]
+
+
+def test_probable_tags_by_default(packaged: Path, tmp_path: Path) -> None:
+    """The application without a server: a package whose words are all probable, and one without a probable word."""
+
+    def ask(package: Path, path: str = "/tag", **options: object) -> dict[str, Any]:
+        runtime = Runtime(package / "model.onnx")
+
+        async def embed(pixels: np.ndarray) -> np.ndarray:
+            return runtime(pixels)
+
+        async def post() -> httpx.Response:
+            transport = httpx.ASGITransport(create_app(ServeSettings(str(package), log=""), embed))
+            async with httpx.AsyncClient(transport=transport, base_url="http://here") as one:
+                name = "photo" if path == "/tag" else "photos"
+                return await one.post(path, files={name: ("a.jpg", encoded())}, data={"top": 50, **options})
+
+        answer = asyncio.run(post())
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    probable = with_plural(packaged, tmp_path / "probable", 0.0, 2.0)
+    for path in ("/tag", "/tag/batch"):
+        answer = ask(probable, path)
+        tags = answer["tags"] if path == "/tag" else answer["photos"][0]["tags"]
+        assert len(tags) == len(TAGS) - 1
+        assert {each["tag"]: each["also"] for each in tags if each["also"]} in ({"cat": ["cats"]}, {"cats": ["cat"]})
+    every = ask(probable, all=True)["tags"]
+    assert len(every) == len(TAGS) and not any(each["also"] for each in every)
+    asked = ask(probable, vocabulary="cat, cats")["tags"]
+    assert sorted(each["tag"] for each in asked) == ["cat", "cats"]
+
+    improbable = with_plural(packaged, tmp_path / "improbable", 0.0, -3.0)
+    assert ask(improbable)["tags"] == []
+    assert len(ask(improbable, all="true")["tags"]) == len(ask(improbable, threshold=0)["tags"]) + 1 == len(TAGS)
+    assert len(ask(improbable, vocabulary="boat")["tags"]) == 1
+
+
+def test_sample_photos(server: Server) -> None:
+    listed = httpx.get(f"{server.url}/page/samples").json()
+    assert [(each["photo"], each["title"], each["credit"]) for each in listed] == [
+        (each.file.name, each.title, each.credit) for each in samples()
+    ]
+    for each in samples():
+        answer = httpx.get(f"{server.url}/page/samples/{each.file.name}")
+        assert answer.headers["content-type"] == "image/jpeg" and answer.content == each.file.read_bytes()
+    for name in ("credits.csv", "__init__.py", "..%2fsamples%2fcat.jpg", "none.jpg"):
+        assert httpx.get(f"{server.url}/page/samples/{name}").status_code == 404
 
 
 def test_batch_where_one_is_bad(client: httpx.Client) -> None:

@@ -1,12 +1,16 @@
 """zerotag.Tagger: a photo's tags from a packaged model."""
 
+import json
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
-from conftest import OTHER_WORDS, TAGS, encoded
+from conftest import OTHER_WORDS, TAGS, encoded, picture, with_plural
+from PIL import Image
 
 import zerotag
-from zerotag.data.photos import PhotoError
+from zerotag.data.photos import PhotoError, to_pixels
 from zerotag.errors import ZerotagError
 from zerotag.serving.tagger import split_words
 
@@ -45,3 +49,94 @@ def test_a_tag_in_any_spelling(packaged: Path) -> None:
     for text in ('["lake"', "[1]", '[["lake"]]'):
         with pytest.raises(ZerotagError, match="not a JSON list of words"):
             split_words([text])
+
+
+def test_by_default_a_persons_tags(packaged: Path, tmp_path: Path) -> None:
+    """Probable ones of the model's own vocabulary, with other forms of a word folded into it."""
+    tagger = zerotag.Tagger(with_plural(packaged, tmp_path / "served", 0.5, 0.0))
+    principal, own = tagger.embed(encoded(2), "photo"), tagger.words()
+    every = tagger.rank(principal, own, 100, everything=True)
+    assert len(every) == len(TAGS) and not any(each.also for each in every)
+    bar = sorted(each.probability for each in every)[4]
+    probable = [each for each in every if each.probability >= bar]
+    found = tagger.rank(principal, own, 100, bar)
+    forms = [each.tag for each in probable if each.tag in ("cat", "cats")]
+    assert [each.tag for each in found] == [each.tag for each in probable if each.tag not in forms[1:]]
+    assert {each.tag: each.also for each in found if each.also} == ({forms[0]: ("cats",)} if len(forms) > 1 else {})
+    # The threshold is 0.2 unless it is given.
+    assert tagger.rank(principal, own, 100) == tagger.rank(principal, own, 100, 0.2)
+    assert [each.tag for each in every if each.probability >= bar] == [
+        each.tag for each in tagger.rank(principal, own, 100, bar, everything=True)
+    ]
+
+
+def test_folded_words_stay_with_the_better_one(packaged: Path, tmp_path: Path) -> None:
+    tagger = zerotag.Tagger(with_plural(packaged, tmp_path / "served", 0.0, 2.0))  # all are probable
+    for seed in range(4):
+        principal = tagger.embed(encoded(seed), "photo")
+        every = [each.tag for each in tagger.rank(principal, tagger.words(), 100, everything=True)]
+        better, worse = sorted(("cat", "cats"), key=every.index)
+        found = tagger.rank(principal, tagger.words(), 100)
+        assert [each.tag for each in found] == [tag for tag in every if tag != worse]
+        assert {each.tag: each.also for each in found if each.also} == {better: (worse,)}
+        # The best tags are cut after folding.
+        assert [each.tag for each in tagger.rank(principal, tagger.words(), 3)] == [each.tag for each in found[:3]]
+        folded = tagger.tag(encoded(seed), "photo")
+        assert [each.tag for each in folded] == [each.tag for each in found[:10]]
+
+
+def test_words_that_were_asked_for_are_all_answered(packaged: Path, tmp_path: Path) -> None:
+    tagger = zerotag.Tagger(with_plural(packaged, tmp_path / "served", 0.0, -3.0))  # none is probable
+    asked = ["cat", "cats", "boat", "sky"]
+    found = tagger.tag(encoded(2), "photo", asked)
+    assert sorted(each.tag for each in found) == sorted(asked) and not any(each.also for each in found)
+    assert found[0].probability == pytest.approx(1 / (1 + math.exp(3)))
+    assert tagger.tag(encoded(2), "photo", asked, threshold=0.2) == []
+    assert tagger.tag(encoded(2), "photo") == [] == tagger.tag(encoded(2), "photo", task="unseen")
+    assert len(tagger.tag(encoded(2), "photo", everything=True)) == 10
+    assert len(tagger.tag(encoded(2), "photo", threshold=0.0)) == 10
+
+
+# A photo's pixels.
+
+
+def test_without_a_crop_the_whole_photo_is_squeezed() -> None:
+    photo = picture(1, 97, 41)
+    squeezed = np.asarray(photo.resize((32, 32), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(to_pixels(photo, 32), squeezed)
+    np.testing.assert_array_equal(to_pixels(photo, 32, 0.0), squeezed)
+
+
+@pytest.mark.parametrize(
+    ("size", "box"), [((96, 40), (28, 0, 68, 40)), ((40, 96), (0, 28, 40, 68)), ((50, 50), (0, 0, 50, 50))]
+)
+def test_a_whole_crop_leaves_a_square(size: tuple[int, int], box: tuple[int, int, int, int]) -> None:
+    photo = picture(1, *size)
+    expected = np.asarray(photo.crop(box).resize((32, 32), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(to_pixels(photo, 32, 1.0), expected)
+
+
+def test_half_a_crop_is_geometric() -> None:
+    # 160 x 40: the longer side becomes sqrt(160 * 40) = 80, 40 pixels less at each end.
+    photo = picture(1, 160, 40)
+    expected = np.asarray(photo.crop((40, 0, 120, 40)).resize((32, 32), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(to_pixels(photo, 32, 0.5), expected)
+    turned = np.asarray(photo.transpose(Image.Transpose.ROTATE_90).crop((0, 40, 40, 120)).resize((32, 32), 2))
+    np.testing.assert_array_equal(to_pixels(photo.transpose(Image.Transpose.ROTATE_90), 32, 0.5), turned)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (3, 2)])
+def test_a_crop_of_any_photo(size: tuple[int, int]) -> None:
+    for crop in (0.0, 0.3, 0.5, 1.0):
+        assert to_pixels(Image.new("RGB", size), 8, crop).shape == (8, 8, 3)
+
+
+def test_a_package_names_its_crop(packaged: Path, tmp_path: Path) -> None:
+    folder = with_plural(packaged, tmp_path / "served", 1.0, 0.0)
+    info = json.loads((folder / "tagger.json").read_text())
+    (folder / "tagger.json").write_text(json.dumps({**info, "crop": 0.5}))
+    photo = encoded(3, "PNG", 160, 40)
+    np.testing.assert_array_equal(
+        zerotag.Tagger(folder).pixels(photo, "photo"), to_pixels(picture(3, 160, 40), 64, 0.5)
+    )  # fmt: skip
+    np.testing.assert_array_equal(zerotag.Tagger(packaged).pixels(photo, "photo"), to_pixels(picture(3, 160, 40), 64))

@@ -18,8 +18,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+import timm
 import torch
 import yaml
+from gensim.models import KeyedVectors
 from PIL import Image
 
 from zerotag.data.dataset import Dataset
@@ -27,11 +29,14 @@ from zerotag.data.prepare import PrepareSettings, prepare
 from zerotag.data.sources.base import PhotoFile, Source
 from zerotag.errors import ZerotagError
 from zerotag.evaluation.evaluate import principal_vectors
+from zerotag.evaluation.held_out import train_head
 from zerotag.evaluation.metrics import average_precision
+from zerotag.serving.tagger import Tagger
 from zerotag.training.augment import TrainingPhotos, cutout
 from zerotag.training.backbones import build_backbone, cut
+from zerotag.training.classifier import Classifier
 from zerotag.training.features import photo_batches
-from zerotag.training.heads import Head
+from zerotag.training.heads import ClassHead, Head, lift_vocabulary
 from zerotag.training.loop import (
     Batches,
     Process,
@@ -44,6 +49,7 @@ from zerotag.training.loop import (
 )
 from zerotag.training.methods import METHODS, Method
 from zerotag.training.model import load_model
+from zerotag.words.vocabulary import Vocabulary
 
 PROJECT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
@@ -492,6 +498,138 @@ def test_linear_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert metrics["gzsl"]["images"] == 4
     network = torch.load("models/test_resnet/sdl/model.pt", weights_only=True)
     assert network["head.linear.weight"].shape[0] == 2 * 10
+
+
+# Of ImageNet's 1,000 classes, these have a word vector in the tests.
+CLASSES = ["tench", "goldfish", "hen", "ostrich", "brambling", "goldfinch", "junco", "bulbul", "magpie", "chickadee"]
+
+
+def project_with_classifier(folder: Path, method: str) -> dict[str, Any]:
+    """A prepared project, with random weights that have a classifier, and a table with words for tags and classes."""
+    params = prepared_project(folder, 24)
+    torch.manual_seed(5)
+    network = timm.create_model("test_resnet", num_classes=1000)
+    torch.nn.init.normal_(network.get_classifier().weight)
+    torch.save(network.state_dict(), folder / "weights.pth")
+    tags = pd.read_csv(folder / "words" / "vocabulary.csv")["tag"].tolist()
+    table = KeyedVectors(10)
+    others = np.random.default_rng(6).standard_normal((len(CLASSES), 10)).astype(np.float32)
+    table.add_vectors([*tags, *CLASSES], np.concatenate([np.load(folder / "words" / "vectors.npy"), others]))
+    table.save_word2vec_format(str(folder / "words.txt"))
+    params["words"]["source"] = f"file:{folder / 'words.txt'}"
+    params["weights"]["other"] = str(folder / "weights.pth")
+    params["methods"], params["backbones"] = [method], ["test_resnet"]
+    params["method"]["sdl_plus"] = {"trust": 0.5}
+    params["train"]["mode"] = "linear_probe"
+    params["train"]["linear_probe"].update(epochs=2, batch=4)
+    params["export"].update(compare=[], check_photos=2, eval_photos=4)
+    write_params(folder, params)
+    return params
+
+
+@pytest.mark.parametrize(("method", "length"), [("classifier", 10), ("conse", 10), ("sdl_plus", 4 + 10)])
+def test_methods_that_use_the_backbones_classifier(
+    method: str, length: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From training to a package, which answers as the trained network does."""
+    project_with_classifier(tmp_path, method)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["features.py", "test_resnet"])
+    stage("features")
+    stage("train").main("test_resnet", method)
+    assert "10 of 1,000 classes of the backbone's classifier have a word vector" in capsys.readouterr().out
+    model = load_model(Path(f"models/test_resnet/{method}"))
+    assert model.info["classes"] == 10 and model.vocabulary.vectors.shape == (6, length)
+    curve = pd.read_csv(f"models/test_resnet/{method}/curve.csv")
+    assert len(curve) == (2 if method == "sdl_plus" else 0)
+    state = model.network.state_dict()
+    weights = torch.load("weights.pth", weights_only=True)
+    names, _ = Classifier(weights["fc.weight"], weights["fc.bias"]).describe()
+    places = [place for place, name in enumerate(names) if set(name.split(", ")) & set(CLASSES)]
+    kept = state["head.classes.weight" if method == "sdl_plus" else "head.weight"]
+    torch.testing.assert_close(kept, weights["fc.weight"][places])
+
+    stage("evaluate").main("test_resnet", method)
+    metrics = json.loads(Path(f"evaluation/test_resnet/{method}/metrics.json").read_text())
+    assert metrics["gzsl"]["images"] == 6 and 0 <= metrics["gzsl"]["map"] <= 100
+    if method != "sdl_plus":  # there is nothing to train for the calibration either
+        monkeypatch.setattr("zerotag.evaluation.held_out.train_head", None)
+    stage("calibrate").main()
+    stage("export").main()
+    package = stage("package")
+    monkeypatch.setattr(package, "build_bento", lambda *_: None)
+    package.main()
+
+    tagger = Tagger("served")
+    photo = Path("raw/1.jpg").read_bytes()
+    found = tagger.tag(photo, "1.jpg", [*model.vocabulary.tags, "goldfish"], top=100)
+    assert len(found) == 7 and all(0 <= each.probability <= 1 for each in found)
+    with torch.inference_mode():
+        pixels = torch.from_numpy(tagger.pixels(photo, "1.jpg")).permute(2, 0, 1)[None].float() / 255
+        principal = model.network(pixels)[0].numpy()
+    lexicon = KeyedVectors.load_word2vec_format("words.txt")
+    goldfish = model.vocabulary.lift(length_one(lexicon["goldfish"])[None])
+    vectors = np.concatenate([model.vocabulary.vectors, goldfish])
+    expected = dict(zip([*model.vocabulary.tags, "goldfish"], (principal @ vectors.T).max(axis=0), strict=True))
+    assert {each.tag: each.score for each in found} == pytest.approx(expected, rel=0.01, abs=0.01)
+
+
+def length_one(vector: np.ndarray) -> np.ndarray:
+    return vector / np.linalg.norm(vector)
+
+
+@pytest.mark.parametrize("mode", ["partial_fine_tuning", "full_fine_tuning"])
+def test_fine_tuning_with_the_backbones_classifier(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = project_with_classifier(tmp_path, "sdl_plus")
+    params["train"]["mode"] = mode
+    params["train"]["first_trained_layer"]["test_resnet"] = "layer3"
+    params["train"]["partial_fine_tuning"].update(epochs=1, batch=8)
+    params["train"]["full_fine_tuning"].update(batch=8)
+    write_params(tmp_path, params)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["features.py", "test_resnet"])
+    stage("features")
+    stage("train").main("test_resnet", "sdl_plus")
+    stage("evaluate").main("test_resnet", "sdl_plus")
+    model = load_model(Path("models/test_resnet/sdl_plus"))
+    assert model.vocabulary.vectors.shape == (6, 4 + 10)
+    scale = model.network.state_dict()["head.classes.scale"]
+    assert scale.isfinite() and scale > 0
+
+
+def test_weights_without_a_classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = project_with_classifier(tmp_path, "sdl_plus")
+    params["weights"]["other"] = "none"
+    write_params(tmp_path, params)
+    monkeypatch.chdir(tmp_path)
+    for method in ("sdl_plus", "classifier", "conse"):
+        with pytest.raises(ZerotagError, match=f"method {method} needs weights with a classifier"):
+            stage("train").main("test_resnet", method)
+    assert not Path("models").exists()
+
+
+def test_a_held_out_head_with_classes_scores_seen_tags_without_them() -> None:
+    features, labels, vectors = planted()
+    plain = Vocabulary([str(tag) for tag in range(TAGS)], vectors, np.ones(TAGS, dtype=bool))
+    classifier = Classifier(torch.randn(6, FEATURES), torch.zeros(6))
+    classes = np.random.default_rng(3).standard_normal((6, DIMENSIONS)).astype(np.float32)
+    chosen, rows = METHODS["sdl_plus"], np.arange(200)
+    lifted = [lift_vocabulary(plain, chosen, each) for each in (None, classes)]
+    own = ClassHead.of(classifier)
+    before = float(own.scale)
+    alone, joint = (
+        train_head(chosen, features, rows, labels, vocabulary, each, QUICK, CPU)
+        for vocabulary, each in zip(lifted, (None, own), strict=True)
+    )
+    assert float(own.scale) == before  # the model's own head is not changed
+    given = torch.from_numpy(features[200:])
+    scores = [
+        head(given) @ torch.from_numpy(vocabulary.vectors).T
+        for head, vocabulary in zip((alone, joint), lifted, strict=True)
+    ]
+    torch.testing.assert_close(*scores)
+    assert joint(given).shape == (40, 1, TAGS + 6)
+    assert float(joint(given)[..., TAGS:].std()) > 0
 
 
 @pytest.mark.parametrize("method", TRAINED)
