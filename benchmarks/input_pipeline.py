@@ -20,9 +20,8 @@ import scipy.sparse as sp
 import torch
 
 from zerotag.data.dataset import Dataset
-from zerotag.training.augment import TrainingPhotos
+from zerotag.training.augment import TrainingPhotos, default_workers, training_batches
 from zerotag.training.backbones import build_backbone
-from zerotag.training.features import default_workers, photo_batches
 from zerotag.training.heads import Head
 from zerotag.training.loop import Batches, TrainSettings, train
 from zerotag.training.methods import METHODS
@@ -83,7 +82,8 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
 
     def photos(rows: np.ndarray, epoch: int) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
-        return photo_batches(TrainingPhotos(dataset, rows, options.size, 0.5, 0, epoch), options.batch, device, workers)
+        augmented = TrainingPhotos(dataset, rows, options.size, 0.5, 0, epoch)
+        return training_batches(augmented, options.batch, device, workers)
 
     def same(rows: np.ndarray, epoch: int) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
         batch = torch.rand(options.batch, 3, options.size, options.size, device=device)

@@ -73,7 +73,7 @@ def compute_metrics(model: Model, folder: Path) -> dict[str, Any]:
     vocabulary = tags.seen_by(model.vocabulary)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     # No worker processes: Prefect runs threads in this process, so it must not be forked.
-    principal = principal_vectors(model, dataset, dataset.test, device, params["features"]["batch"], None, workers=0)
+    principal = principal_vectors(model, dataset, dataset.test, device, params["features"]["batch"], None)
     labels = dataset.labels[dataset.test][:, dataset.columns(vocabulary.tags)].tocsr()
     return evaluate(principal, labels, vocabulary, [], dataset.test, 0).metrics
 

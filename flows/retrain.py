@@ -51,7 +51,6 @@ def compare_with_champion(champion: Champion, backbone: str, method: str, settin
         params["features"]["batch"],
         settings.bootstrap,
         params["seed"],
-        workers=0,  # Prefect runs threads in this process, so it must not be forked
     )
 
 

@@ -16,12 +16,12 @@ from conftest import picture
 from PIL import Image
 from torchvision.transforms.v2.functional import resize, to_dtype, to_image
 
-from zerotag.data.photos import open_photo
+from zerotag.data.photos import open_photo, to_pixels
 from zerotag.data.sources.csv_table import CsvSettings, read
 from zerotag.errors import ZerotagError
 from zerotag.samples import samples
 from zerotag.training.backbones import Backbone, build_backbone, cut
-from zerotag.training.features import input_transform
+from zerotag.training.features import as_input
 from zerotag.training.modes import first_trained_layer
 
 TINY = "test_efficientnet"
@@ -184,7 +184,9 @@ def test_the_packages_weights_name_what_real_photos_show(corel: Path) -> None:
     for name in names:
         photos = [open_photo(source.files[row].read(), "photo") for row in rows[name]]
         with torch.inference_mode():
-            found = backbone(torch.stack([input_transform(128)(photo) for photo in photos])).numpy()
+            found = backbone(
+                as_input(np.stack([to_pixels(photo, 128) for photo in photos]), torch.device("cpu"))
+            ).numpy()
         found = found / np.linalg.norm(found, axis=1, keepdims=True)
         means.append(found[:8].mean(axis=0))
         held.append(found[8:])
@@ -271,7 +273,7 @@ def test_the_classifier_of_a_package_knows_what_it_sees(name: str) -> None:
     names, definitions = backbone.classifier.describe()
     cat = next(each.file for each in samples() if each.file.name == "cat.jpg")
     with Image.open(cat) as photo, torch.inference_mode():
-        features = backbone(input_transform(224)(photo)[None])
+        features = backbone(as_input(to_pixels(photo, 224)[None], torch.device("cpu")))
     logits = features @ backbone.classifier.weight.T + backbone.classifier.bias
     best = int(logits.argmax())
     assert names[best] in ("tabby, tabby cat", "tiger cat", "Egyptian cat")

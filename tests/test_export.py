@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from conftest import picture
 
 import zerotag
@@ -14,7 +15,7 @@ from zerotag.data.photos import to_pixels
 from zerotag.errors import ZerotagError
 from zerotag.packaging.export import check_agreement, compare_with_torch, latency, to_half, to_int8
 from zerotag.serving.runtime import Runtime
-from zerotag.training.features import input_transform
+from zerotag.training.features import as_input
 from zerotag.training.model import load_model
 
 
@@ -26,7 +27,7 @@ def pixels() -> np.ndarray:
 def test_pixels_are_those_of_training() -> None:
     for size in ((640, 480), (33, 200), (64, 64)):
         photo = picture(1, *size)
-        trained_on = input_transform(64)(photo).permute(1, 2, 0).numpy()
+        trained_on = as_input(to_pixels(photo, 64)[None], torch.device("cpu"))[0].permute(1, 2, 0).numpy()
         assert np.array_equal(np.round(trained_on * 255).astype(np.uint8), to_pixels(photo, 64))
 
 

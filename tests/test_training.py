@@ -32,10 +32,9 @@ from zerotag.evaluation.evaluate import principal_vectors
 from zerotag.evaluation.held_out import train_head
 from zerotag.evaluation.metrics import average_precision
 from zerotag.serving.tagger import Tagger
-from zerotag.training.augment import TrainingPhotos, cutout
+from zerotag.training.augment import TrainingPhotos, cutout, training_batches
 from zerotag.training.backbones import build_backbone, cut
 from zerotag.training.classifier import Classifier
-from zerotag.training.features import photo_batches
 from zerotag.training.heads import ClassHead, Head, lift_vocabulary
 from zerotag.training.loop import (
     Batches,
@@ -427,7 +426,7 @@ def test_augmentation_depends_on_seed_epoch_and_row_alone(tmp_path: Path) -> Non
         photos = TrainingPhotos(dataset, np.array(rows), 32, 0.5, seed, epoch)
         return {
             int(row): picture
-            for pictures, loaded in photo_batches(photos, 3, CPU, workers)
+            for pictures, loaded in training_batches(photos, 3, CPU, workers)
             for picture, row in zip(pictures, loaded, strict=True)
         }
 

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from zerotag.data.dataset import Dataset
 from zerotag.settings import read_params
 from zerotag.training.backbones import build_backbone
-from zerotag.training.features import Photos, input_transform, photo_batches
+from zerotag.training.features import photo_batches
 from zerotag.training.heads import Head, log_odds, start_head
 from zerotag.training.loop import tag_frequency
 from zerotag.training.methods import METHODS
@@ -264,11 +264,12 @@ def last_maps(dataset: Dataset, backbone: str, size: int) -> np.ndarray:
     """Last feature maps before global pooling, (N, 49, F) float16."""
     network = build_backbone(backbone, "package").to(memory_format=torch.channels_last).eval()
     maps = np.zeros((len(dataset.photos), (size // 32) ** 2, network.features), dtype=np.float16)
-    photos = Photos(dataset, np.flatnonzero(dataset.usable), input_transform(size))
+    rows, device = np.flatnonzero(dataset.usable), torch.device("cpu")
     with torch.inference_mode():
-        for pictures, rows in tqdm(photo_batches(photos, 32, torch.device("cpu"), 1), desc="maps", unit="batch"):
+        batches = tqdm(photo_batches(dataset, rows, size, 32, device), desc="maps", unit="batch")
+        for number, pictures in enumerate(batches):
             places = network.network.forward_features((pictures - network.mean) / network.std)
-            maps[rows] = places.flatten(2).transpose(1, 2).numpy()
+            maps[rows[32 * number : 32 * (number + 1)]] = places.flatten(2).transpose(1, 2).numpy()
     return maps
 
 

@@ -77,7 +77,6 @@ def compare(
     batch: int = 64,
     repeats: int = 200,
     seed: int = 0,
-    workers: int | None = None,
 ) -> Comparison:
     """Evaluate two models on the data set's test photos, over the tags of both vocabularies.
 
@@ -91,7 +90,6 @@ def compare(
         batch: batch size of the networks.
         repeats: resamples of the paired bootstrap over photos.
         seed: seed of the bootstrap.
-        workers: decoding processes, as for `principal_vectors`.
 
     Raises:
         ZerotagError: the models have no tag, or no unseen tag, in common.
@@ -112,7 +110,7 @@ def compare(
         row = {tag: place for place, tag in enumerate(model.vocabulary.tags)}
         vectors = model.vocabulary.vectors[[row[tag] for tag in tags]]
         # Run the whole network: cached features may come from another backbone or other weights.
-        principal = principal_vectors(model, dataset, dataset.test, device, batch, None, workers)
+        principal = principal_vectors(model, dataset, dataset.test, device, batch, None)
         scores.append(score_matrix(principal, vectors))
     weights = draw_weights(len(dataset.test), repeats, seed)
     differences = []

@@ -19,7 +19,7 @@ from zerotag.evaluation.metrics import (
     precision_at,
     top_k_hits,
 )
-from zerotag.training.features import Photos, default_workers, input_transform, photo_batches
+from zerotag.training.features import features_of
 from zerotag.training.model import Model
 from zerotag.words.vocabulary import Vocabulary
 
@@ -63,7 +63,6 @@ def principal_vectors(
     device: torch.device,
     batch: int,
     features: np.ndarray | None,
-    workers: int | None = None,
 ) -> np.ndarray:
     """Compute principal vectors, (n, M, d) float32, of the photos in `rows`.
 
@@ -74,7 +73,6 @@ def principal_vectors(
         device: device of the network.
         batch: batch size.
         features: (N, F) cached features of a frozen backbone, or None to run the whole network on the photos.
-        workers: decoding processes; None for `default_workers`, 0 to decode in the current process.
     """
     network = model.network.to(device).eval()
     parts = []
@@ -84,11 +82,8 @@ def principal_vectors(
                 block = torch.from_numpy(features[rows[start : start + _BLOCK]]).to(device)
                 parts.append(network.head(block).cpu().numpy())
         else:
-            photos = Photos(dataset, rows, input_transform(model.info["size"]))
-            workers = default_workers(device) if workers is None else workers
-            loader = photo_batches(photos, batch, device, workers)
-            for pictures, _ in tqdm(loader, desc="evaluate", unit="batch", total=math.ceil(rows.size / batch)):
-                parts.append(network(pictures).float().cpu().numpy())
+            found = features_of(network, dataset, rows, model.info["size"], batch, device)
+            parts = list(tqdm(found, desc="evaluate", unit="batch", total=math.ceil(rows.size / batch)))
     return np.concatenate(parts)
 
 

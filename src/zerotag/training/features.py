@@ -1,82 +1,59 @@
 """Extract and cache features of photos, in blocks, so that an interrupted run resumes."""
 
-import os
 import shutil
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
-from torchvision.transforms import v2
 
 from zerotag.blocks import block_folder, in_blocks
+from zerotag.data.batches import pixel_batches
 from zerotag.data.dataset import Dataset
 from zerotag.data.photos import open_photo, to_pixels
+from zerotag.errors import ZerotagError
 from zerotag.files import write_aside
 
 _BLOCK = 2000
 
 
-def input_transform(size: int) -> v2.Transform:
-    """Resize the whole image to size x size pixels, without cropping; float in [0, 1]."""
-    resize = partial(to_pixels, size=size)
-    return v2.Compose([resize, v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
-
-
-class Photos(TorchDataset):
-    """Photos of a dataset by row number, as (3, S, S) float tensors with their row."""
-
-    def __init__(self, dataset: Dataset, rows: np.ndarray, transform: v2.Transform):
-        self.dataset = dataset
-        self.rows = rows
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        row = int(self.rows[index])
-        picture = open_photo(self.dataset.photo_bytes(row), str(self.dataset.photos["file"].iat[row]))
-        return self.transform(picture), row
+def as_input(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
+    """(B, S, S, 3) uint8 -> (B, 3, S, S) in [0, 1] on the device, channels last; they are copied to it as bytes."""
+    return torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float() * (1 / 255)
 
 
 def photo_batches(
-    photos: Photos, batch: int, device: torch.device, workers: int
-) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
-    """Batches in order: (B, 3, S, S) on the device, channels last, and the (B,) rows.
+    dataset: Dataset, rows: np.ndarray, size: int, batch: int, device: torch.device
+) -> Iterator[torch.Tensor]:
+    """Photos in order, (B, 3, S, S) in [0, 1] on the device, channels last; decoded ahead in threads, as for serving.
 
     Args:
-        photos: the photos to load.
-        batch: batch size.
-        device: memory is pinned for a GPU.
-        workers: decoding processes; 0 decodes in this process.
+        dataset: N photos.
+        rows: row numbers of usable photos.
+        size: S.
+        batch: B, but for the last batch.
+        device: of the network.
+
+    Raises:
+        ZerotagError: a photo cannot be decoded.
     """
-    loader = DataLoader(
-        photos, batch_size=batch, num_workers=workers, pin_memory=device.type == "cuda",
-        prefetch_factor=4 if workers else None,
-    )  # fmt: skip
-    for pictures, rows in loader:
-        yield (
-            pictures.to(device, non_blocking=True, memory_format=torch.channels_last),
-            rows.numpy(),
-        )
 
+    def decode(row: int) -> np.ndarray:
+        picture = open_photo(dataset.photo_bytes(row), str(dataset.photos["file"].iat[row]))
+        return to_pixels(picture, size)
 
-def default_workers(device: torch.device) -> int:
-    """Decoding processes: all cores but one with a GPU; one if the network runs on the CPU."""
-    return max(1, (os.cpu_count() or 2) - 1) if device.type == "cuda" else 1
+    for decoded in pixel_batches(rows.tolist(), decode, batch):
+        if decoded.failed:
+            raise ZerotagError(decoded.failed[0][1])
+        yield as_input(np.stack(decoded.pixels), device)
 
 
 def features_of(
     network: nn.Module, dataset: Dataset, rows: np.ndarray, size: int, batch: int, device: torch.device
 ) -> Iterator[np.ndarray]:
     """Yield a network's outputs for the photos of `rows` in order, batch by batch: (B, …) float32."""
-    photos = Photos(dataset, rows, input_transform(size))
-    for pictures, _ in photo_batches(photos, batch, device, default_workers(device)):
+    for pictures in photo_batches(dataset, rows, size, batch, device):
         with torch.inference_mode():
             yield network(pictures).float().cpu().numpy()
 

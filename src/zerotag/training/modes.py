@@ -16,9 +16,9 @@ from torch import nn
 
 from zerotag.data.dataset import Dataset
 from zerotag.errors import ZerotagError
-from zerotag.training.augment import TrainingPhotos
+from zerotag.training.augment import TrainingPhotos, default_workers, training_batches
 from zerotag.training.backbones import Backbone, architecture_of, cut
-from zerotag.training.features import default_workers, features_of, photo_batches
+from zerotag.training.features import features_of
 from zerotag.training.heads import Head
 from zerotag.training.loop import Batches, TrainSettings, feature_batches
 from zerotag.training.model import Network
@@ -91,7 +91,7 @@ def full_fine_tuning(
 
     def batches(rows: np.ndarray, epoch: int) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
         photos = TrainingPhotos(dataset, rows, settings.pixels, settings.cutout, settings.seed, epoch)
-        return photo_batches(photos, batch, device, default_workers(device))
+        return training_batches(photos, batch, device, default_workers(device))
 
     def features(rows: np.ndarray) -> np.ndarray:
         backbone = network.backbone.to(device).eval()
