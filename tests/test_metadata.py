@@ -344,6 +344,12 @@ def test_what_is_improbable_is_not_written(packaged: Path, tmp_path: Path) -> No
     assert not (tmp_path / "a.jpg.xmp").exists()
 
 
+def test_a_photo_that_is_gone_is_not_made(tmp_path: Path) -> None:
+    with open_writer("embed", "model") as save, pytest.raises(ZerotagError, match=r"a.jpg: exiftool cannot write"):
+        save(tmp_path / "a.jpg", [GivenTag("dog", 0.5)])
+    assert not list(tmp_path.iterdir())
+
+
 def test_raw_files_are_not_written(tmp_path: Path) -> None:
     with open_writer("embed", "model") as save, pytest.raises(ZerotagError, match=r"a.CR2: .*Use --write sidecar"):
         save(tmp_path / "a.CR2", [GivenTag("dog", 0.5)])
