@@ -266,21 +266,22 @@ def test_table(packaged: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.csv"))
 
 
+@pytest.mark.parametrize(("write", "name"), [("sidecar", "b.jpg.xmp"), ("csv", "zerotag.csv")])
 def test_a_folder_that_may_not_be_written_does_not_stop_the_others(
-    packaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    write: str, name: str, packaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("locked/a.jpg", "open/b.jpg"):
-        (tmp_path / name).parent.mkdir()
-        (tmp_path / name).write_bytes(encoded())
+    for photo in (tmp_path / "locked" / "a.jpg", tmp_path / "open" / "b.jpg"):
+        photo.parent.mkdir()
+        photo.write_bytes(encoded())
     locked = tmp_path / "locked"
     if os.geteuid() == 0:  # to root, no folder is read-only
         access = os.access
         monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != locked and access(path, mode))
     locked.chmod(0o555)
-    status, _, errors = run("tag", tmp_path, "--write", "sidecar", "--all", "--model", packaged)
+    status, _, errors = run("tag", tmp_path, "--write", write, "--all", "--model", packaged)
     locked.chmod(0o755)
     assert status == 1 and f"{locked}: the folder is read-only" in errors and "1 of 2 photos" in errors
-    assert [file.name for file in locked.iterdir()] == ["a.jpg"] and (tmp_path / "open" / "b.jpg.xmp").is_file()
+    assert [file.name for file in locked.iterdir()] == ["a.jpg"] and (tmp_path / "open" / name).is_file()
 
 
 def test_a_photo_that_exiftool_cannot_write_is_named(packaged: Path, tmp_path: Path) -> None:
@@ -342,6 +343,12 @@ def test_what_is_improbable_is_not_written(packaged: Path, tmp_path: Path) -> No
     assert len(subject(tmp_path / "a.jpg.xmp")) == 2
     run("tag", tmp_path, *options, "--threshold", 1)
     assert not (tmp_path / "a.jpg.xmp").exists()
+
+
+def test_a_photo_that_is_gone_is_not_made(tmp_path: Path) -> None:
+    with open_writer("embed", "model") as save, pytest.raises(ZerotagError, match=r"a.jpg: exiftool cannot write"):
+        save(tmp_path / "a.jpg", [GivenTag("dog", 0.5)])
+    assert not list(tmp_path.iterdir())
 
 
 def test_raw_files_are_not_written(tmp_path: Path) -> None:

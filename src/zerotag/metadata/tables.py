@@ -5,6 +5,7 @@ One line per photo: `image,tags,probabilities,model,date`, with tags separated b
 """
 
 import csv
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +42,8 @@ def open_tables(
         after = [each.tag for each in given]
         if not given and not before:
             return table, (), ()
+        if not os.access(table.parent, os.W_OK):  # named now, so that the other tables are written in the end
+            raise ZerotagError(f"{shown(table.parent)}: the folder is read-only, so {TABLE} cannot be written.")
         if given:
             open_[table][name] = {
                 "image": name,

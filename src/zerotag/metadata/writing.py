@@ -224,7 +224,7 @@ def _write(
     _check_writable(target)
     _remove_abandoned(target.parent)
     with write_aside(target) as draft:
-        write_values(tool, target if target.exists() else EMPTY, draft, changes)
+        write_values(tool, target if embed or target.exists() else EMPTY, draft, changes)
         empty = not embed and not tags and not _has_content(tool, draft)
         if target.exists():
             _copy_attributes(target, draft, times=embed)
