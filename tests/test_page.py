@@ -154,7 +154,7 @@ def test_search(page: webdriver.Chrome, server: Server) -> None:
 def test_by_keyboard_alone(page: webdriver.Chrome, tmp_path: Path) -> None:
     upload(page, tmp_path)
     order = []
-    page.execute_script("document.body.focus()")
+    page.execute_script("document.body.tabIndex = -1; document.body.focus()")  # from the top of the page
     for _ in range(16):
         ActionChains(page).send_keys(Keys.TAB).perform()
         order.append(page.switch_to.active_element.get_attribute("id"))
