@@ -587,7 +587,8 @@ def test_fine_tuning_with_the_backbones_classifier(mode: str, tmp_path: Path, mo
     write_params(tmp_path, params)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["features.py", "test_resnet"])
-    stage("features")
+    if mode == "partial_fine_tuning":
+        stage("features")
     stage("train").main("test_resnet", "sdl_plus")
     stage("evaluate").main("test_resnet", "sdl_plus")
     model = load_model(Path("models/test_resnet/sdl_plus"))
@@ -622,6 +623,7 @@ def test_a_held_out_head_with_classes_scores_seen_tags_without_them() -> None:
     )
     assert float(own.scale) == before  # the model's own head is not changed
     given = torch.from_numpy(features[200:])
+    joint.requires_grad_(False)
     scores = [
         head(given) @ torch.from_numpy(vocabulary.vectors).T
         for head, vocabulary in zip((alone, joint), lifted, strict=True)

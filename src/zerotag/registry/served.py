@@ -56,7 +56,8 @@ def starter_package(project: Path = Path()) -> Path:
             print("zerotag: building the starter tagger, once (about half a minute)", file=sys.stderr)
             # A process of its own: torch's memory goes with it.
             command = [sys.executable, "-m", "zerotag.packaging.starter", str(folder)]
-            if subprocess.run(command, stdout=sys.stderr, check=False).returncode:
+            # 2, not sys.stderr, which is no file in a notebook or where it is captured.
+            if subprocess.run(command, stdout=2, check=False).returncode:
                 raise ZerotagError("The starter tagger cannot be built; see above. Name a model with --model.")
     return folder
 
