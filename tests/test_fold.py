@@ -38,7 +38,7 @@ def test_near_synonyms_are_folded_into_the_best() -> None:
     assert folded(words, [4, 3, 2, 1], vectors) == [["sea", "ocean"], ["boat", "ship"]]
     # Vectors of any length; and not by way of another: each word resembles the next only.
     assert folded(words, [4, 3, 2, 1], 7 * vectors) == [["sea", "ocean"], ["boat", "ship"]]
-    assert folded(["a b", "c d", "e f"], [3, 2, 1], at(0, 40, 80)) == [["a b", "c d"], ["e f"]]
+    assert folded(["a b", "c d", "e f"], [3, 2, 1], at(0, 30, 60)) == [["a b", "c d"], ["e f"]]
     assert folded(["a b", "c d"], [3, 2], at(0, np.degrees(np.arccos(LIKENESS)) + 0.1)) == [["a b"], ["c d"]]
 
 
@@ -49,7 +49,7 @@ def test_a_word_joins_the_first_group_that_it_resembles() -> None:
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_word_most_like_the_others_names_a_group(sign: int) -> None:
     """Negative scores too: at most a quarter of the best one's size below it."""
-    words, vectors = ["poodle", "spaniel", "dog", "grass"], at(-20, 21, 0, 90)
+    words, vectors = ["poodle", "spaniel", "dog", "grass"], at(-15, 16, 0, 90)
     near, far = ([1.0, 0.9, 0.8], [1.0, 0.9, 0.7]) if sign > 0 else ([-1.0, -1.1, -1.2], [-1.0, -1.1, -1.3])
     assert folded(words, [*near, -3], vectors) == [["dog", "poodle", "spaniel"], ["grass"]]
     assert folded(words, [*far, -3], vectors) == [["poodle", "spaniel", "dog"], ["grass"]]
@@ -66,7 +66,7 @@ def test_the_best_of_two_names_them() -> None:
 
 def test_groups_stand_in_the_order_of_the_scores_that_they_show() -> None:
     words = ["poodle", "lawn", "spaniel", "dog"]
-    given = folded(words, [1.0, 0.9, 0.85, 0.8], at(-20, 90, 20, 0))
+    given = folded(words, [1.0, 0.9, 0.85, 0.8], at(-15, 90, 15, 0))
     assert given == [["lawn"], ["dog", "poodle", "spaniel"]]
 
 

@@ -57,12 +57,12 @@ def test_more_classifiers_than_dimensions() -> None:
 def test_a_lifted_vocabulary_is_kept_whole(tmp_path: Path) -> None:
     plain = Vocabulary([f"t{number}" for number in range(12)], words(12, 6), np.arange(12) % 3 > 0)
     lifted = plain.lifted(Lift(plain.vectors[plain.seen], (2.0, 8.0)))
-    assert plain.lift(words(2, 6)).shape == (2, 6)
+    assert plain.lift(words(2, 6), ["a", "b"]).shape == (2, 6)
     assert lifted.vectors.shape == (12, 8) and lifted.dimensions == 6
     lifted.write(tmp_path)
     back = Vocabulary.read(tmp_path, tmp_path / "vocabulary.csv")
     assert back.digest == lifted.digest != plain.digest
-    np.testing.assert_array_equal(back.lift(plain.vectors), lifted.vectors)
+    np.testing.assert_array_equal(back.lift(plain.vectors, plain.tags), lifted.vectors)
     np.testing.assert_array_equal(lifted.seeing(np.flatnonzero(plain.seen)).vectors, lifted.vectors)
     assert lifted.seeing(np.array([1, 2, 4])).vectors.shape == (12, 3)
     # Data of the same words, and of others.
@@ -171,7 +171,7 @@ def test_a_vocabulary_with_classes_is_kept_whole(tmp_path: Path, trained: bool) 
     assert back.digest == lifted.digest and back.dimensions == 6
     np.testing.assert_array_equal(back.targets, lifted.targets)
     others = words(3, 6, 5)
-    np.testing.assert_array_equal(back.lift(others), lifted.lift(others))
+    np.testing.assert_array_equal(back.lift(others, list("abc")), lifted.lift(others, list("abc")))
     # Had fewer been seen.
     fewer = back.seeing(np.array([1, 2, 4]))
     assert fewer.tags == plain.tags and np.flatnonzero(fewer.seen).tolist() == [1, 2, 4]
@@ -186,7 +186,8 @@ def test_a_vocabulary_with_classes_is_kept_whole(tmp_path: Path, trained: bool) 
     data = Vocabulary(["new", "t1", "t0"], np.concatenate([others[:1], plain.vectors[[1, 0]]]), np.ones(3, dtype=bool))
     seen_by = data.seen_by(back)
     assert seen_by.seen.tolist() == [False, True, False]
-    np.testing.assert_allclose(seen_by.vectors, [lifted.lift(others[:1])[0], *lifted.vectors[[1, 0]]], atol=1e-6)
+    expected_rows = [lifted.lift(others[:1], ["new"])[0], *lifted.vectors[[1, 0]]]
+    np.testing.assert_allclose(seen_by.vectors, expected_rows, atol=1e-6)
 
 
 def test_a_head_begins_with_what_is_frequent() -> None:
@@ -233,7 +234,7 @@ def test_a_packaged_model_scores_any_word_in_the_lifted_space(tmp_path: Path) ->
     write_package(tmp_path / "served", tmp_path / "model.onnx", vocabulary, lexicon, calibration, info)
     tagger = Tagger(tmp_path / "served")
     asked = tagger.words([OTHER_WORDS[0], "dog"])
-    expected = vocabulary.lift(lexicon.vectors[[len(TAGS)]])
+    expected = vocabulary.lift(lexicon.vectors[[len(TAGS)]], OTHER_WORDS[:1])
     np.testing.assert_allclose(asked.vectors, [expected[0], vocabulary.vectors[TAGS.index("dog")]], atol=2e-3)
     principal = tagger.embed(encoded(1), "photo")
     assert principal.shape == (1, int(seen.sum()))

@@ -1,6 +1,6 @@
 """The starter: a tagger for any word that needs no training photo, from what the pip packages bring.
 
-The default backbone's own classifier (`zerotag.training.heads.ClassHead`), everyday words
+The default backbone's own classifier (`zerotag.training.heads.KindHead`), everyday words
 (`zerotag/words/everyday.txt`), and MiniLM for any other word or phrase. `python -m zerotag.packaging.starter FOLDER`
 builds it; the command line and the service do so at first use.
 """
@@ -24,7 +24,7 @@ from zerotag.registry.served import starter_digest
 from zerotag.serving.package import write_package
 from zerotag.training.backbones import build_backbone
 from zerotag.training.classifier import need_classifier
-from zerotag.training.heads import lift_vocabulary, untrained_head
+from zerotag.training.heads import KindHead, lift_vocabulary
 from zerotag.training.methods import METHODS
 from zerotag.training.model import Model, Network
 from zerotag.words.everyday import read_words
@@ -36,6 +36,8 @@ from zerotag.words.vocabulary import Vocabulary
 BACKBONE, WEIGHTS, METHOD, PIXELS = "tf_efficientnet_lite0", "package", "classifier", 224
 # Cutting half of the excess of the longer side gives better figures than squeezing it or cutting all (docs/starter.md).
 CROP = 0.5
+# Weight of the probability of a word's kinds beside the cosine: 0.5 to 1.5 hardly differ (docs/starter.md).
+KINDS = 1.5
 WORDS = WordSettings(MINILM)
 # Slope and offset from a score to a probability, fitted by `python -m benchmarks.starter --calibrate`.
 CALIBRATION = Path(__file__).with_name("starter.json")
@@ -57,8 +59,8 @@ def starter_model(words: list[str]) -> Model:
     classes, _ = class_vectors(*classifier.describe(), WORDS)
     vectors = unit(word_encoder(WORDS.source)(words)).astype(np.float32)
     plain = Vocabulary(words, vectors, np.zeros(len(words), dtype=bool))
-    vocabulary = lift_vocabulary(plain, METHODS[METHOD], classes)
-    network = Network(backbone, untrained_head(METHODS[METHOD], classifier, classes)).eval()
+    vocabulary = lift_vocabulary(plain, METHODS[METHOD], classes, KINDS)
+    network = Network(backbone, KindHead.of(classifier)).eval()
     return Model(network, vocabulary, {"backbone": BACKBONE, "size": PIXELS, "crop": CROP})
 
 
@@ -118,7 +120,7 @@ def _info(model: Model, content: str) -> dict[str, Any]:
             "code": "zerotag: Apache-2.0. Network definitions: timm, Apache-2.0.",
             "weights": "EfficientNet-Lite0's pip package is Apache-2.0. It was trained on ImageNet, whose photographs "
             "are for non-commercial research: judge for yourself what that means.",
-            "words": "MiniLM is under Apache-2.0; class names and definitions are WordNet's.",
+            "words": "MiniLM is under Apache-2.0; class names, definitions and kinds are WordNet's.",
         },
     }
 

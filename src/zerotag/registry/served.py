@@ -18,9 +18,9 @@ STARTER = Path("work/starter")
 _SOURCES = Path(__file__).parents[1]
 # What a starter depends on; when one of them changes, it is built anew.
 _STARTER_FILES = (
-    "words/everyday.txt", "words/lift.py", "words/text_encoders.py", "words/vectors.py", "training/heads.py",
-    "training/classifier.py", "training/methods.py", "packaging/starter.py", "packaging/starter.json",
-    "packaging/export.py", "packaging/text_encoder.py",
+    "words/everyday.txt", "words/kinds.txt", "words/kinds.py", "words/lift.py", "words/text_encoders.py",
+    "words/vectors.py", "training/heads.py", "training/classifier.py", "training/methods.py", "packaging/starter.py",
+    "packaging/starter.json", "packaging/export.py", "packaging/text_encoder.py",
 )  # fmt: skip
 
 

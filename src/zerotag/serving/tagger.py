@@ -33,8 +33,8 @@ Understood = Literal["itself", "parts", "encoded"]
 _LONGEST_WORD, _LONGEST_PHRASE = 100, 200
 # Cached phrases; a MiniLM vector takes 1.5 kB.
 _PHRASES_KEPT = 4096
-# Tags that are less probable are not worth keeping.
-PROBABLE = 0.2
+# Tags worth keeping: that probable at least, and that probable in comparison with the best; but some guesses always.
+PROBABLE, OF_BEST, GUESSES = 0.06, 0.2, 3
 # Words that are looked at to fold near-synonyms.
 _FOLDED_FROM = 100
 
@@ -267,7 +267,7 @@ class Tagger:
         return self._lifted(self.text_encoder([phrase])[0], "encoded", phrase)
 
     def _lifted(self, vector: np.ndarray, understood: Understood, made_of: str) -> _Meaning:
-        return _Meaning(self.vocabulary.lift(vector[None])[0], vector, understood, made_of)
+        return _Meaning(self.vocabulary.lift(vector[None], [made_of])[0], vector, understood, made_of)
 
     def _reason(self, missing: list[str]) -> str:
         """Why words have no vector; empty if none is missing."""
@@ -288,18 +288,18 @@ class Tagger:
     ) -> list[Tag]:
         """Rank words for a photo.
 
-        Of the model's own vocabulary, the answer is what a person would keep: probable tags only, near-synonyms folded
-        into one (`zerotag.serving.fold`). Words that were asked for are all answered.
+        Of the model's own vocabulary, the answer is what a person would keep: the most probable tags, near-synonyms
+        folded into one (`zerotag.serving.fold`). Words that were asked for are all answered.
 
         Args:
             principal: (M, d) principal vectors of the photo.
             words: candidate words.
             top: maximum number of tags.
-            threshold: minimum probability; `PROBABLE` by default, where words were not asked for.
+            threshold: minimum probability. Where words were not asked for, the default is `PROBABLE` and `OF_BEST`
+                times the best one's, and at least `GUESSES` tags.
             everything: fold nothing, and leave nothing out.
         """
         folded = not (everything or words.asked)
-        threshold = PROBABLE if folded and threshold is None else threshold
         scores, winner = score(principal, words.vectors)
         best = np.argsort(-scores, kind="stable")[: _FOLDED_FROM if folded else top]
         chosen, seen = [words.words[place] for place in best], [words.seen[place] for place in best]
@@ -310,14 +310,17 @@ class Tagger:
         ]
         probabilities = self._calibration.probabilities(names, seen, scores[best])
         if threshold is not None:
-            kept = probabilities >= threshold
-            best, probabilities = best[kept], probabilities[kept]
-        chosen = [words.words[place] for place in best]
+            least, guesses = threshold, 0
+        elif folded:
+            least, guesses = max(PROBABLE, OF_BEST * float(probabilities.max(initial=0))), GUESSES
+        else:
+            least, guesses = 0.0, len(best)
         if folded:
             plain = None if words.plain is None else words.plain[best]
             groups = fold(chosen, plain, scores[best])[:top]
         else:
             groups = [[place] for place in range(len(best))]
+        groups = [group for at, group in enumerate(groups) if at < guesses or probabilities[group[0]] >= least]
         return [
             Tag(
                 chosen[first],
@@ -327,7 +330,7 @@ class Tagger:
                 int(winner[best[first]]),
                 words.understood[best[first]],
                 words.made_of[best[first]],
-                tuple(chosen[other] for other in others),
+                tuple(chosen[other] for other in others if probabilities[other] >= least),
             )
             for first, *others in groups
         ]

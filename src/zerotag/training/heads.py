@@ -115,9 +115,24 @@ class ClassHead(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(B, F) -> (B, 1, C)."""
-        logits = functional.linear(features, self.weight, self.bias)
+        return self._interpolated(functional.linear(features, self.weight, self.bias)).unsqueeze(1)
+
+    def _interpolated(self, logits: torch.Tensor) -> torch.Tensor:
         shares = (logits / _TEMPERATURE).softmax(dim=-1)
-        return (self.scale * functional.normalize(shares - shares.mean(dim=-1, keepdim=True), dim=-1)).unsqueeze(1)
+        return self.scale * functional.normalize(shares - shares.mean(dim=-1, keepdim=True), dim=-1)
+
+
+class KindHead(ClassHead):
+    """With the classes' own probabilities beside: (B, F) -> (B, 1, 2 C).
+
+    What no single class is sure of, many are together: a dog of thirty likely breeds is a dog for sure. The second half
+    of a word's vector says which classes are kinds of it, see `zerotag.words.kinds`.
+    """
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(B, F) -> (B, 1, 2 C)."""
+        logits = functional.linear(features, self.weight, self.bias)
+        return torch.cat([self._interpolated(logits), logits.softmax(dim=-1)], dim=-1).unsqueeze(1)
 
 
 class JointHead(nn.Module):
@@ -187,18 +202,21 @@ class ConseHead(nn.Module):
         return functional.normalize(mean, dim=-1).unsqueeze(1)
 
 
-def lift_vocabulary(vocabulary: Vocabulary, method: Method, classes: np.ndarray | None = None) -> Vocabulary:
+def lift_vocabulary(
+    vocabulary: Vocabulary, method: Method, classes: np.ndarray | None = None, kinds: float = 0.0
+) -> Vocabulary:
     """A vocabulary in the space that a method scores in.
 
     Args:
         vocabulary: of T tags, not lifted.
         method: whether it lifts, and how.
         classes: (C, d) word vectors of the backbone's classes, for a method that needs its classifier.
+        kinds: for a `KindHead`, see `zerotag.words.lift.Lift`.
     """
     if not method.sharpness:
         return vocabulary
     seen = vocabulary.vectors[vocabulary.seen] if method.trained else vocabulary.vectors[:0]
-    return vocabulary.lifted(Lift(seen, method.sharpness, classes))
+    return vocabulary.lifted(Lift(seen, method.sharpness, classes, kinds))
 
 
 def untrained_head(method: Method, classifier: Classifier, classes: np.ndarray) -> nn.Module:

@@ -32,11 +32,14 @@ class Lift:
     sharpness: how fast similarity decays with the angle; 0 makes all words alike. Sharp kernels separate seen tags,
         smooth ones still respond to words far from all of them.
     classes: (C, d) unit word vectors of a classifier's classes; None without one.
+    kinds: weight of C more coordinates for the classes' own probabilities (`zerotag.words.kinds`), which
+        `Vocabulary.lift` adds, for they are a word's and not its vector's; 0 without.
     """
 
     seen: np.ndarray
     sharpness: tuple[float, ...]
     classes: np.ndarray | None = None
+    kinds: float = 0.0
 
     @cached_property
     def _centre(self) -> np.ndarray:

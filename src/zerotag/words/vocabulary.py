@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from zerotag.errors import ZerotagError
+from zerotag.words.kinds import kinds_of
 from zerotag.words.lift import Lift
 
 
@@ -48,20 +50,32 @@ class Vocabulary:
         if not (words / "lift.npz").is_file():
             return cls(tags, vectors, seen)
         with np.load(words / "lift.npz") as lift:
-            space = Lift(lift["seen"], tuple(lift["sharpness"].tolist()), lift.get("classes"))
+            kinds = float(lift.get("kinds", 0.0))
+            space = Lift(lift["seen"], tuple(lift["sharpness"].tolist()), lift.get("classes"), kinds)
             return cls(tags, vectors, seen, lift["words"], space)
 
     def lifted(self, space: Lift) -> "Vocabulary":
         """The same tags with lifted vectors; `space` has the seen tags as anchors, or none of them."""
         words = self.vectors if self.words is None else self.words
-        vectors = space(words)
+        vectors = replace(self, space=space).lift(words, self.tags)
         if len(space.seen):
             vectors[self.seen] = space.lift_seen()
         return replace(self, vectors=vectors, words=words, space=space)
 
-    def lift(self, vectors: np.ndarray) -> np.ndarray:
-        """Lift word vectors as this vocabulary's are: (n, d) -> (n, S + C); unchanged if it is not lifted."""
-        return vectors if self.space is None else self.space(vectors)
+    def lift(self, vectors: np.ndarray, words: Sequence[str]) -> np.ndarray:
+        """Lift word vectors as this vocabulary's are; unchanged if it is not lifted.
+
+        Args:
+            vectors: (n, d).
+            words: the n words, by which kinds are looked up.
+
+        Returns:
+            (n, S + C), or (n, S + 2 C) with kinds.
+        """
+        if self.space is None:
+            return vectors
+        lifted = self.space(vectors)
+        return np.concatenate([lifted, self.space.kinds * kinds_of(words)], axis=1) if self.space.kinds else lifted
 
     def seeing(self, columns: np.ndarray) -> "Vocabulary":
         """The same tags, had only those of `columns` been seen."""
@@ -109,7 +123,7 @@ class Vocabulary:
                 f"{self.dimensions}: set words.source in params.yaml to the model's."
             )
         trained = {tag: row for row, (tag, seen) in enumerate(zip(other.tags, other.seen, strict=True)) if seen}
-        vectors, seen = other.lift(self.vectors), np.array([tag in trained for tag in self.tags], dtype=bool)
+        vectors, seen = other.lift(self.vectors, self.tags), np.array([tag in trained for tag in self.tags], dtype=bool)
         # A training target has the vector that it was trained with, not one interpolated for a word that was none.
         vectors[seen] = other.vectors[[trained[tag] for tag in self.tags if tag in trained]]
         return Vocabulary(self.tags, vectors, seen)
