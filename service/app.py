@@ -45,7 +45,7 @@ from zerotag.metadata.vocabulary_file import VocabularyFile, read_vocabulary
 from zerotag.samples import samples
 from zerotag.serving.index import Index, RemovalError, inside, open_index, search_words, update
 from zerotag.serving.keywords import rank_keywords
-from zerotag.serving.tagger import PROBABLE, Tag, Tagger, Words, split_words
+from zerotag.serving.tagger import SHOWN, Tag, Tagger, Words, split_words
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ Embed = Callable[[np.ndarray], Coroutine[Any, Any, np.ndarray]]
 
 Top = Annotated[int, Form(ge=1, le=1000, description="Maximum number of tags.")]
 Threshold = Annotated[
-    float | None, Form(ge=0, le=1, description=f"Minimum probability; {PROBABLE} by default, without a vocabulary.")
+    float | None, Form(ge=0, le=1, description=f"Minimum probability; {SHOWN} by default, without a vocabulary.")
 ]
 Everything = Annotated[bool, Form(alias="all", description="Also improbable tags and near-synonyms.")]
 Vocabulary = Annotated[

@@ -17,7 +17,7 @@ from zerotag.errors import ZerotagError
 from zerotag.registry import served
 from zerotag.registry.served import package_to_serve, starter_digest, starter_package
 from zerotag.samples import samples
-from zerotag.serving.tagger import PROBABLE, Tagger
+from zerotag.serving.tagger import SHOWN, Tagger
 
 # The sample photographs by the names of their files.
 SAMPLES = {each.file.stem: each.file.read_bytes() for each in samples()}
@@ -192,7 +192,7 @@ def test_what_it_is(starter: Path, tagger: Tagger) -> None:
 def test_what_it_sees(tagger: Tagger, photo: str, best: set[str]) -> None:
     found = tagger.tag(SAMPLES[photo], photo)
     assert found[0].tag in best and found[0].probability > 0.5
-    assert 1 <= len(found) <= 10 and all(each.probability >= PROBABLE for each in found)
+    assert 1 <= len(found) <= 10 and all(each.probability >= SHOWN for each in found)
     scores = [each.score for each in found]
     assert scores == sorted(scores, reverse=True)
     every = tagger.tag(SAMPLES[photo], photo, top=5000, everything=True)

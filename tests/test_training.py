@@ -567,7 +567,7 @@ def test_methods_that_use_the_backbones_classifier(
         pixels = torch.from_numpy(tagger.pixels(photo, "1.jpg")).permute(2, 0, 1)[None].float() / 255
         principal = model.network(pixels)[0].numpy()
     lexicon = KeyedVectors.load_word2vec_format("words.txt")
-    goldfish = model.vocabulary.lift(length_one(lexicon["goldfish"])[None])
+    goldfish = model.vocabulary.lift(length_one(lexicon["goldfish"])[None], ["goldfish"])
     vectors = np.concatenate([model.vocabulary.vectors, goldfish])
     expected = dict(zip([*model.vocabulary.tags, "goldfish"], (principal @ vectors.T).max(axis=0), strict=True))
     assert {each.tag: each.score for each in found} == pytest.approx(expected, rel=0.01, abs=0.01)

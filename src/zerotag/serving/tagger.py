@@ -33,8 +33,11 @@ Understood = Literal["itself", "parts", "encoded"]
 _LONGEST_WORD, _LONGEST_PHRASE = 100, 200
 # Cached phrases; a MiniLM vector takes 1.5 kB.
 _PHRASES_KEPT = 4096
-# Tags worth keeping: that probable at least, and that probable in comparison with the best; but some guesses always.
-PROBABLE, OF_BEST, GUESSES = 0.06, 0.2, 3
+# Tags that are less probable are not worth writing down.
+PROBABLE = 0.2
+# Tags worth showing: at least that probable, and at least that share of the best one's probability. Probabilities are
+# low where what they are fitted on names a part of what is there only, as captions do.
+SHOWN, OF_BEST = 0.05, 0.2
 # Words that are looked at to fold near-synonyms.
 _FOLDED_FROM = 100
 
@@ -295,8 +298,8 @@ class Tagger:
             principal: (M, d) principal vectors of the photo.
             words: candidate words.
             top: maximum number of tags.
-            threshold: minimum probability. Where words were not asked for, the default is `PROBABLE` and `OF_BEST`
-                times the best one's, and at least `GUESSES` tags.
+            threshold: minimum probability. Where words were not asked for, the default is `SHOWN`, and `OF_BEST` times
+                the best one's.
             everything: fold nothing, and leave nothing out.
         """
         folded = not (everything or words.asked)
@@ -309,18 +312,17 @@ class Tagger:
             for word, known, place in zip(chosen, seen, best, strict=True)
         ]
         probabilities = self._calibration.probabilities(names, seen, scores[best])
+        if folded and threshold is None:
+            threshold = max(SHOWN, OF_BEST * float(probabilities.max(initial=0)))
         if threshold is not None:
-            least, guesses = threshold, 0
-        elif folded:
-            least, guesses = max(PROBABLE, OF_BEST * float(probabilities.max(initial=0))), GUESSES
-        else:
-            least, guesses = 0.0, len(best)
+            kept = probabilities >= threshold
+            best, probabilities = best[kept], probabilities[kept]
+        chosen = [words.words[place] for place in best]
         if folded:
             plain = None if words.plain is None else words.plain[best]
             groups = fold(chosen, plain, scores[best])[:top]
         else:
             groups = [[place] for place in range(len(best))]
-        groups = [group for at, group in enumerate(groups) if at < guesses or probabilities[group[0]] >= least]
         return [
             Tag(
                 chosen[first],
@@ -330,7 +332,7 @@ class Tagger:
                 int(winner[best[first]]),
                 words.understood[best[first]],
                 words.made_of[best[first]],
-                tuple(chosen[other] for other in others if probabilities[other] >= least),
+                tuple(chosen[other] for other in others),
             )
             for first, *others in groups
         ]
