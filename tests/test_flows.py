@@ -334,7 +334,7 @@ def test_evaluate_the_champion_and_other_models(prefect: Prefect) -> None:
     record = json.loads(sorted((prefect.project / "work" / "evaluations").glob("*.json"))[-1].read_text())
     assert record["model"] == "models/tf_efficientnet_lite0/sdl" and record["source"] == "scenes"
     run, output = prefect.run("evaluate", "evaluate_model('models/nothing/sdl')")
-    assert run["state_type"] == "FAILED" and "no trained model here" in run["state"]["message"]
+    assert run["state_type"] == "FAILED" and "not a trained model" in run["state"]["message"]
 
 
 def test_killed_in_the_middle_the_next_one_goes_on(prefect: Prefect) -> None:
@@ -347,7 +347,7 @@ def test_killed_in_the_middle_the_next_one_goes_on(prefect: Prefect) -> None:
     until(checkpoint.is_file, 120)
     # Meanwhile a second one ends with a clear message.
     second, _ = prefect.start("retrain").communicate(timeout=120)
-    assert "the flow retrain (process" in second and "try again when it is done" in second
+    assert "the flow retrain (process" in second and "retry when it has finished" in second
     os.kill(first.pid, signal.SIGKILL)
     first.communicate(timeout=30)
     until(lambda: not trainings(prefect.project), 20)
