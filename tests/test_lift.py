@@ -190,6 +190,16 @@ def test_a_vocabulary_with_classes_is_kept_whole(tmp_path: Path, trained: bool) 
     np.testing.assert_allclose(seen_by.vectors, expected_rows, atol=1e-6)
 
 
+def test_a_model_without_a_lift_scores_other_data_with_the_datas_words() -> None:
+    model = Vocabulary(["a", "b"], words(2, 5), np.array([True, False]))
+    data = Vocabulary(["b", "a", "c"], words(3, 5, 1), np.ones(3, dtype=bool))
+    before = data.vectors.copy()
+    seen_by = data.seen_by(model)
+    assert seen_by.tags == data.tags and seen_by.seen.tolist() == [False, True, False]
+    np.testing.assert_array_equal(seen_by.vectors, [before[0], model.vectors[0], before[2]])
+    np.testing.assert_array_equal(data.vectors, before)  # as they were
+
+
 def test_a_head_begins_with_what_is_frequent() -> None:
     random = np.random.default_rng(0)
     vectors = Lift(words(9, 4), (8.0,))(words(9, 4))

@@ -123,7 +123,8 @@ class Vocabulary:
                 f"{self.dimensions}: set words.source in params.yaml to the model's."
             )
         trained = {tag: row for row, (tag, seen) in enumerate(zip(other.tags, other.seen, strict=True)) if seen}
-        vectors, seen = other.lift(self.vectors, self.tags), np.array([tag in trained for tag in self.tags], dtype=bool)
+        seen = np.array([tag in trained for tag in self.tags], dtype=bool)
+        vectors = other.lift(self.vectors, self.tags).copy()  # it is our own where the model does not lift
         # A training target has the vector that it was trained with, not one interpolated for a word that was none.
         vectors[seen] = other.vectors[[trained[tag] for tag in self.tags if tag in trained]]
         return Vocabulary(self.tags, vectors, seen)
