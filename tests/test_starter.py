@@ -245,11 +245,13 @@ def test_on_the_command_line(starter: Path, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_its_principal_vector_is_over_the_classes(tagger: Tagger) -> None:
-    """Principal vectors have unit length, and mean 0 over the classes."""
+    """A vector of unit length and mean 0 for likeness, and the classes' probabilities for their kinds."""
     for name, content in SAMPLES.items():
         [row] = tagger.embed(content, name)
-        assert row.shape == (1000,) and np.linalg.norm(row) == pytest.approx(1, abs=1e-4)
-        assert row.mean() == pytest.approx(0, abs=1e-6)
+        likeness, shares = np.split(row, 2)
+        assert len(shares) == 1000 and np.linalg.norm(likeness) == pytest.approx(1, abs=1e-4)
+        assert likeness.mean() == pytest.approx(0, abs=1e-6)
+        assert shares.min() >= 0 and shares.sum() == pytest.approx(1, abs=1e-4)
 
 
 def test_a_starter_without_words() -> None:
