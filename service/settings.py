@@ -17,8 +17,8 @@ HOME = Path(__file__).resolve().parents[1]
 @dataclass(frozen=True)
 class ServeSettings:
     """Attributes:
-    model: package folder, or bentoml:NAME:VERSION from BentoML's model store; empty for the champion's package, or
-        served/ while there is no champion.
+    model: package folder, or bentoml:NAME:VERSION from BentoML's model store; empty for the champion's package, else
+        served/ if it was trained on photographs, else the starter.
     vocabulary: file of candidate tags for requests that name none (`zerotag.metadata.vocabulary_file`); empty for the
         model's vocabulary.
     host: address to listen on; localhost by default.

@@ -39,7 +39,7 @@ def main(
 
 
 Model = Annotated[
-    Path | None, typer.Option(help="Folder of a packaged model.", show_default="the champion's, or served")
+    Path | None, typer.Option(help="Folder of a packaged model.", show_default="the champion, served, or the starter")
 ]
 
 Exclude = Annotated[
