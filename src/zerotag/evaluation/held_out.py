@@ -70,10 +70,9 @@ def calibrate_linear_probe(
     pretend, names = seen[hidden], [model.vocabulary.tags[column] for column in seen]
     truth = labels[rest]
     fitted = fit_calibration(scores[0][:, seen], truth[:, seen], names, scores[1][:, pretend], truth[:, pretend])
-    scored = (
-        "held-out training photos, scored by a second head" if method.trained else "training photos, of no use to it"
-    )
-    return fitted, {"fitted_on": scored, "photos": int(rest.size)}
+    untrained = "training photos, from which the model learnt nothing"
+    fitted_on = "held-out training photos, scored by a second head" if method.trained else untrained
+    return fitted, {"fitted_on": fitted_on, "photos": int(rest.size)}
 
 
 def calibrate_fine_tuned(

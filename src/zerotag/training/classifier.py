@@ -31,7 +31,7 @@ class Classifier:
 
     @classmethod
     def of_network(cls, network: nn.Module) -> "Classifier | None":
-        """From a timm network; None if it has no linear classifier, such as a CLIP image tower."""
+        """From a timm network; None if it does not end in a linear layer."""
         layer = network.get_classifier()  # type: ignore[operator]
         return cls.of(layer.weight, layer.bias) if isinstance(layer, nn.Linear) else None
 
