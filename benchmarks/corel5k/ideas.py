@@ -1,7 +1,7 @@
 """Rejected ideas for sdl_plus: python -m benchmarks.corel5k.ideas FOLDER [--out FILE.md].
 
-Each idea trains a head on the validation split of Corel5K (benchmarks.corel5k --validation), over five splits, in a
-shared minimal training loop; the first row is sdl_plus in that loop. Ideas that helped are in zerotag.training.methods.
+Each idea trains a head on the validation split of Corel5K (benchmarks.corel5k --validation), over five splits; the
+first row is sdl_plus. Ideas that helped are in zerotag.training.methods.
 """
 
 import argparse
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import scipy.sparse as sp
@@ -22,12 +23,12 @@ from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 from tqdm import tqdm
 
 from zerotag.data.dataset import Dataset
-from zerotag.settings import read_params
+from zerotag.settings import from_params, read_params
 from zerotag.training.backbones import build_backbone
 from zerotag.training.features import photo_batches
-from zerotag.training.heads import Head, log_odds, start_head
-from zerotag.training.loop import tag_frequency
-from zerotag.training.methods import METHODS
+from zerotag.training.heads import Head, start_head
+from zerotag.training.loop import TrainSettings, feature_batches, tag_frequency, train
+from zerotag.training.methods import METHODS, Method
 from zerotag.words.lexicon import unit
 from zerotag.words.lift import Lift
 from zerotag.words.text_encoders import word_encoder
@@ -36,7 +37,6 @@ from zerotag.words.vocabulary import Vocabulary
 
 SPLITS = 5
 SHARPNESS = METHODS["sdl_plus"].sharpness
-DECAY = METHODS["sdl_plus"].head_decay
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Places(nn.Module):
 def fit(
     data: Data, vectors: np.ndarray, score: Score, loss: Loss, rows: int = 1, queries: int = 0, seed: int = 0
 ) -> np.ndarray:
-    """Train a head like sdl_plus in stages/train.py, and return scores (n, T) of the validation photos.
+    """Train a head like sdl_plus, and return scores (n, T) of the validation photos.
 
     Args:
         data: data of the split.
@@ -133,34 +133,28 @@ def fit(
     torch.manual_seed(seed)
     seen = np.flatnonzero(data.vocabulary.seen)
     labels = data.labels[:, seen].tocsr()
-    train = data.dataset.train[np.diff(labels.indptr)[data.dataset.train] > 0]
-    words, targets = torch.from_numpy(vectors), torch.from_numpy(vectors[seen])
-    inputs = torch.from_numpy(data.features)
+    photos = data.dataset.train[np.diff(labels.indptr)[data.dataset.train] > 0]
+    inputs, words, targets = torch.from_numpy(data.features), torch.from_numpy(vectors), vectors[seen]
     method = replace(METHODS["sdl_plus"], principal_vectors=rows)
     network: nn.Module = Head(inputs.shape[-1], method, vectors.shape[1])
-    frequency = tag_frequency(labels, train)
-    pooled = inputs[train].float()
-    start_head(network, pooled.mean(dim=1) if queries else pooled, frequency, targets)
+    pooled = inputs[photos].float()
+    pooled = pooled.mean(dim=1) if queries else pooled
+    start_head(network, pooled, tag_frequency(labels, photos), torch.from_numpy(targets))
     if queries:
         network = Places(network, queries, inputs.shape[-1])
-    offset = float(log_odds(frequency).mean())
-    matrices = [weight for weight in network.parameters() if weight.ndim > 1]
-    others = [weight for weight in network.parameters() if weight.ndim == 1]
-    groups = [{"params": matrices, "weight_decay": DECAY}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.Adam(groups, lr=3e-3)
-    steps = 10 * -(-train.size // 32)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps + 1, pct_start=0.1)
-    for epoch in range(10):
-        order = np.random.default_rng([seed, epoch]).permutation(train)
-        for start in range(0, order.size, 32):
-            chosen = order[start : start + 32]
-            wanted = torch.from_numpy(labels[chosen].toarray()).float()
-            logits = score(network(inputs[chosen].float()), targets) + offset
-            value = 2 * loss(logits, wanted).sum(dim=1).mean()
-            optimizer.zero_grad()
-            value.backward()
-            optimizer.step()
-            schedule.step()
+
+    def criterion(
+        principal: torch.Tensor, wanted: torch.Tensor, targets: torch.Tensor, method: Method, offset: float
+    ) -> torch.Tensor:
+        return 2 * loss(score(principal, targets) + offset, wanted.float()).sum(dim=1).mean()
+
+    params = read_params(PROJECT / "params.yaml")["train"]["linear_probe"]
+    settings, cpu = from_params(TrainSettings, {**params, "seed": seed}, "train.linear_probe"), torch.device("cpu")
+    batches = feature_batches(data.features, settings.batch, cpu)
+    with TemporaryDirectory() as work:
+        checkpoint = Path(work) / "checkpoint.pt"
+        train(network, batches, photos, labels, targets, method, settings, checkpoint, "", cpu, criterion=criterion)
+    network.eval()
     with torch.inference_mode():
         parts = [score(network(inputs[part].float()), words) for part in np.array_split(data.dataset.test, 8)]
     return torch.cat(parts).numpy()

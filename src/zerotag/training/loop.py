@@ -152,6 +152,7 @@ def train(
     key: str,
     device: torch.device,
     process: Process = Process(),
+    criterion: Callable[..., torch.Tensor] = loss,
 ) -> pd.DataFrame:
     """Train a network in place.
 
@@ -167,6 +168,7 @@ def train(
         key: identifies everything the result depends on.
         device: device to train on.
         process: rank of this process.
+        criterion: the loss, with the arguments and the result of `zerotag.training.methods.loss`.
 
     Returns:
         A table epoch, loss, learning_rate. With a moving average, the network ends up with the averaged weights.
@@ -220,7 +222,7 @@ def train(
             wanted = torch.from_numpy(labels[chosen].toarray()).to(device).bool()
             with torch.autocast(device.type, kind, enabled=kind is not torch.float32):
                 principal = forward(inputs)
-            value = loss(principal, wanted, targets, method, offset)
+            value = criterion(principal, wanted, targets, method, offset)
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(value).backward()
             scaler.step(optimizer)
