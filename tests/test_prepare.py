@@ -2,7 +2,10 @@
 
 import hashlib
 import io
+import os
+import pickle
 from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from zerotag.data.dataset import Dataset
 from zerotag.data.prepare import PrepareSettings, prepare
 from zerotag.data.sources.base import PhotoFile, Source
 from zerotag.data.statistics import statistics
+from zerotag.data.workers import clean_fork
 from zerotag.errors import ZerotagError
 
 SETTINGS = PrepareSettings(shorter_side=64, shard_photos=4, workers=1)
@@ -113,6 +117,18 @@ def test_the_bytes_do_not_depend_on_the_number_of_workers(source: Source, tmp_pa
     assert content(tmp_path / "prepared1") == content(tmp_path / "prepared2")
 
 
+class Here:
+    """A pool of no processes, so that a test sees, and can change, what is done."""
+
+    def __init__(self, *_: object, **options: object) -> None: ...
+    def __enter__(self) -> "Here":
+        return self
+
+    def __exit__(self, *error: object) -> None: ...
+    def map(self, function: Callable, *jobs: Iterable) -> Iterable:
+        return map(function, *jobs)
+
+
 def interrupt(source: Source, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run until the last shard, which fails."""
     make = module._make_shard
@@ -121,17 +137,6 @@ def interrupt(source: Source, work: Path, monkeypatch: pytest.MonkeyPatch) -> No
         if shard == "00002":
             raise KeyboardInterrupt
         return make(shard, *arguments, **settings)  # type: ignore[arg-type]
-
-    class Here:
-        """A pool of no processes, so that the test sees what is done."""
-
-        def __init__(self, workers: int | None, **options: object) -> None: ...
-        def __enter__(self) -> "Here":
-            return self
-
-        def __exit__(self, *error: object) -> None: ...
-        def map(self, function: Callable, *jobs: Iterable) -> Iterable:
-            return map(function, *jobs)
 
     monkeypatch.setattr(module, "ProcessPoolExecutor", Here)
     with monkeypatch.context() as patch:
@@ -189,16 +194,16 @@ def test_a_run_that_fails_leaves_the_old_data_set(
     assert content(tmp_path / "prepared") == before
 
 
-def test_a_disk_that_fills_in_a_worker_is_named(
-    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_that_fills_in_a_shard_is_named(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class FullWriter:
         def __init__(self, *_: object, **__: object) -> None:
             Path("/dev/full").write_text("x" * 100)
 
     monkeypatch.setattr(module.webdataset, "TarWriter", FullWriter)
-    with pytest.raises(ZerotagError, match=r"00000\.tar: the disk is full"):
-        prepare(source, replace(SETTINGS, workers=2), tmp_path / "prepared", tmp_path / "work")
+    monkeypatch.setattr(module, "ProcessPoolExecutor", Here)
+    with pytest.raises(ZerotagError, match=r"00000\.tar: the disk is full") as caught:
+        prepare(source, SETTINGS, tmp_path / "prepared", tmp_path / "work")
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value), "a worker's error must reach the user"
     assert not (tmp_path / "prepared").exists()
 
 
@@ -295,3 +300,8 @@ def test_what_the_data_consist_of(source: Source, tmp_path: Path) -> None:
     assert "duplicates: 1 photos duplicate an earlier one; 1 distinct ones occur in both train and test" in said
     counts = np.asarray(source.labels[source.train].sum(axis=0)).ravel()
     assert f"positives per tag: {counts.min()} to {counts.max()}" in said
+
+
+def test_workers_do_not_inherit_the_locks_of_this_process() -> None:
+    with ProcessPoolExecutor(1, clean_fork("zerotag.data.prepare")) as pool:
+        assert pool.submit(os.getppid).result() != os.getpid()

@@ -31,6 +31,7 @@ from tqdm import tqdm
 
 from zerotag.data.photos import MAX_PIXELS, PhotoError, is_srgb, open_photo
 from zerotag.data.sources.base import PhotoFile, Source
+from zerotag.data.workers import clean_fork
 from zerotag.errors import ZerotagError
 from zerotag.files import write_aside
 
@@ -79,9 +80,9 @@ def prepare(source: Source, settings: PrepareSettings, folder: Path, work: Path)
     work.mkdir(parents=True, exist_ok=True)
     _forget_other_work(work, source, settings)
     tables = []
-    # One thread per process: they share the cores, and library threads do not survive a fork.
+    # One thread per process: they share the cores.
     with ProcessPoolExecutor(
-        settings.workers or os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)
+        settings.workers or os.cpu_count(), clean_fork(__name__), initializer=torch.set_num_threads, initargs=(1,)
     ) as pool:
         jobs = pool.map(partial(_make_shard, work=work, settings=settings), *zip(*shards, strict=True))
         with tqdm(total=len(source.ids), desc="prepare", unit="photo") as bar:

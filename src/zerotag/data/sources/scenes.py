@@ -17,6 +17,7 @@ from PIL import Image, ImageChops, ImageEnhance, ImageFilter
 from tqdm import tqdm
 
 from zerotag.data.sources.scenes_catalogue import ALL_TAGS, CONCEPTS, LIGHT_TAGS, PLACES, THINGS, Place, Thing
+from zerotag.data.workers import clean_fork
 from zerotag.errors import ZerotagError
 from zerotag.files import write_aside
 
@@ -65,7 +66,7 @@ def render(
         raise ZerotagError(f"params.yaml: sources.scenes.photos = {photos}: the minimum is 10, the default 1600.")
     if size < 32:
         raise ZerotagError(f"params.yaml: sources.scenes.pixels = {size}: the minimum is 32, the default 160.")
-    with write_aside(folder) as draft, ProcessPoolExecutor(workers or os.cpu_count()) as pool:
+    with write_aside(folder) as draft, ProcessPoolExecutor(workers or os.cpu_count(), clean_fork(__name__)) as pool:
         for place in PLACES:
             (draft / "images" / place.name).mkdir(parents=True)
         jobs = pool.map(
