@@ -66,6 +66,8 @@ def test_another_folders_photos_as_test_photos(corel5k: Path, tmp_path: Path) ->
     assert len(names(photos, "train")) == PHOTOS
     assert names(photos, "test") == {str(other / "images" / name) for name in ("1.jpeg", "9999.jpeg")}
     write_table(tmp_path / "table.csv", iter(photos))
+    (other / "images").mkdir()
+    (other / "images" / "9999.jpeg").touch()  # a table of missing photos only is refused
     source = read(CsvSettings(table=str(tmp_path / "table.csv"), photos=str(tmp_path)))
     assert source.train.sum() == PHOTOS and len(source.ids) == PHOTOS + 2
     assert source.files[-1].path == other / "images" / "9999.jpeg"
