@@ -159,6 +159,14 @@ def test_output_is_utf_8(folder: Path, packaged: Path) -> None:
     assert done.exit_code == 0 and "3 added" in done.stdout and "bad\\xff.jpg" in done.stderr
     found = CliRunner().invoke(app, ["search", "sky", *arguments]).stdout_bytes.decode("utf-8").splitlines()
     assert sorted(line[8:] for line in found) == ["caf\\xe9.jpg", "caf\u00e9 2.jpg", "line\\x0abreak.jpg"]
+    piped = CliRunner().invoke(app, ["search", "sky", "-0", *arguments]).stdout_bytes
+    assert piped.endswith(b"\0") and len(piped[:-1].split(b"\0")) == 3
+    found_files = [Path(os.fsdecode(path)) for path in piped[:-1].split(b"\0")]
+    assert all(file.is_absolute() and file.is_file() for file in found_files)
+    lines = CliRunner().invoke(app, ["search", "sky", "--paths", *arguments, "--top", "1"]).stdout_bytes
+    assert lines == piped.split(b"\0")[0] + b"\n"
+    both = CliRunner().invoke(app, ["search", "sky", "-0", "--json", *arguments])
+    assert both.exit_code == 1 and "exclude each other" in both.stderr
 
 
 def test_5_000_files_in_a_quarter_of_a_second(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """The command line: tag, index and search photos, apply profiles, show and roll back the champion."""
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zerotag.errors import ZerotagError, plain_exit
-from zerotag.files import shown
+from zerotag.files import hidden_bytes, shown
 from zerotag.metadata import SidecarName, Write
 
 if TYPE_CHECKING:
@@ -292,11 +293,15 @@ def search(
     top: Annotated[int, typer.Option(min=1, help="Number of photos.")] = 10,
     offset: Annotated[int, typer.Option(min=0, help="Number of photos to skip.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per photo and line.")] = False,
+    paths: Annotated[bool, typer.Option("--paths", help="Print only the photos' full paths, one per line.")] = False,
+    null: Annotated[bool, typer.Option("--null", "-0", help="Like --paths, for xargs -0.")] = False,
     database: Database = "work/index",
     model: Model = None,
 ) -> None:
     """Search the index for photos by any words."""
     with plain_exit():
+        if as_json and (paths or null):
+            raise ZerotagError("--json, --paths and -0 exclude each other: give one of them.")
         from zerotag.serving.index import open_index, search_words
         from zerotag.serving.tagger import split_words
 
@@ -306,8 +311,12 @@ def search(
             _note(wanted, unwanted)
         table = open_index(database, tagger)
         found = table.search(wanted.vectors, unwanted.vectors if unwanted else None, top, offset)
-        several = len(table.roots()) > 1
+        several, end = len(table.roots()) > 1, b"\0" if null else b"\n"
         for hit in found:
+            if paths or null:
+                # In bytes: a name need not be valid UTF-8.
+                sys.stdout.buffer.write(os.fsencode(hidden_bytes(f"{hit.root}/{hit.photo}")) + end)
+                continue
             photo = f"{hit.root}/{hit.photo}" if several else hit.photo
             print(json.dumps(asdict(hit)) if as_json else f"{hit.score:6.2f}  {photo}")
         if not found:
