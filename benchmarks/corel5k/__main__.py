@@ -86,9 +86,10 @@ def main() -> None:
     command += " --vectors FOLDER" * bool(options.vectors)
     command += f" --splits {options.splits} --training-seeds {options.training_seeds}"
     data = next(iter(models.values())).info["data"]
+    words = "MiniLM and the backbone's classes" if options.table == "methods" else "GloVe 6B 50-d and no classes"
     text = f"""{measured(command)}
 {data["train_photos"]:,} training and {data["test_photos"]:,} test photos, {UNSEEN} unseen tags;
-linear probe on lite0 at 224 pixels, and GloVe 6B 50-d, unless a row says otherwise; mean ± standard deviation over
+linear probe on lite0 at 224 pixels, {words}, unless a row says otherwise; mean ± standard deviation over
 splits and training seeds; training time per model on one core, without feature extraction.
 
 {table(results, {name: row.against or tasks[0][0] for name, row in rows.items()})}"""
