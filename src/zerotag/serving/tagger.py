@@ -320,7 +320,8 @@ class Tagger:
         chosen = [words.words[place] for place in best]
         if folded:
             plain = None if words.plain is None else words.plain[best]
-            groups = fold(chosen, plain, scores[best])[:top]
+            # Seen and unseen words have probabilities of their own, so that these need not fall as the scores do.
+            groups = sorted(fold(chosen, plain, scores[best]), key=lambda group: -probabilities[group[0]])[:top]
         else:
             groups = [[place] for place in range(len(best))]
         return [
