@@ -138,15 +138,19 @@ class _Service:
         return self.settings.path(self.settings.root)
 
     @property
-    def searched(self) -> str | None:
-        """The folder whose photos are found: the photo root, if there is one and the index has others too."""
-        root = shown(self.root.resolve()) if self.settings.root else None
-        return root if root and set(self.index.roots()) - {root} else None
+    def scope(self) -> tuple[str | None, int]:
+        """The folder whose photos are found, and their number: the photo root, if the index has others too."""
+        whole = len(self.index)
+        if not self.settings.root:
+            return None, whole
+        root = shown(self.root.resolve())
+        count = self.index.count(root)
+        return (None if count == whole else root), count
 
     @property
     def indexed(self) -> int:
         """Number of photos that can be found."""
-        return len(self.index) if self.searched is None else self.index.count(self.searched)
+        return self.scope[1]
 
     def words(self, given: list[str], task: Literal["all", "unseen"]) -> Words:
         words = split_words(given)
@@ -301,13 +305,14 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
         spent: dict[str, float] = {}
         with _timed("search", spent):
             words, without = search_words(service.tagger, wanted.words, wanted.without)
+            root, indexed = service.scope
             # Fetch one more result to know whether there is a next page.
             hits = service.index.search(
                 words.vectors,
                 without.vectors if without else None,
                 wanted.limit + 1,
                 wanted.offset,
-                service.searched,
+                root,
             )
         more, hits = len(hits) > wanted.limit, hits[: wanted.limit]
         service.log.searched(wanted.words, wanted.without, len(hits))
@@ -315,7 +320,7 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
         return {
             "photos": hits,
             "next": following,
-            "indexed": service.indexed,
+            "indexed": indexed,
             "understood": {
                 word: how
                 for each in (without, words)

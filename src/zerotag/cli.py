@@ -112,7 +112,7 @@ def tag(
         if own:
             _complain(own.report(words.words))
         elif words.missing:
-            print(f"zerotag: {words.reason}: skipped.", file=sys.stderr)
+            _complain([f"{words.reason}: skipped."])
         if not as_json and not own:
             _note(words)
         failed = 0
@@ -207,9 +207,7 @@ def _shown(tag: "Tag", mark: bool) -> str:
 
 def _note(*given: "Words | None") -> None:
     """Print how words were understood, unless as themselves."""
-    for words in given:
-        for line in words.notes if words else []:
-            print(f"zerotag: {line}", file=sys.stderr)
+    _complain(line for words in given if words for line in words.notes)
 
 
 Database = Annotated[str, typer.Option(help="The index: a folder, s3://… or db://….")]
@@ -244,7 +242,7 @@ def index(
                     try:
                         _update(table, tagger, folder, exclude or (), prune, quiet=True)
                     except ZerotagError as error:  # such as a drive that is taken off
-                        print(f"zerotag: {error}", file=sys.stderr)
+                        _complain([str(error)])
 
 
 def _update(
@@ -311,14 +309,18 @@ def search(
             _note(wanted, unwanted)
         table = open_index(database, tagger)
         found = table.search(wanted.vectors, unwanted.vectors if unwanted else None, top, offset)
-        several, end = len(table.roots()) > 1, b"\0" if null else b"\n"
-        for hit in found:
-            if paths or null:
+        if as_json:
+            for hit in found:
+                print(json.dumps(asdict(hit)))
+        elif paths or null:
+            for hit in found:
                 # In bytes: a name need not be valid UTF-8.
-                sys.stdout.buffer.write(os.fsencode(hidden_bytes(f"{hit.root}/{hit.photo}")) + end)
-                continue
-            photo = f"{hit.root}/{hit.photo}" if several else hit.photo
-            print(json.dumps(asdict(hit)) if as_json else f"{hit.score:6.2f}  {photo}")
+                path = os.fsencode(hidden_bytes(f"{hit.root}/{hit.photo}"))
+                sys.stdout.buffer.write(path + (b"\0" if null else b"\n"))
+        elif found:
+            several = len(table.roots()) > 1
+            for hit in found:
+                print(f"{hit.score:6.2f}  {f'{hit.root}/{hit.photo}' if several else hit.photo}")
         if not found:
             print("zerotag: no photos found; add photos with `zerotag index FOLDER`.", file=sys.stderr)
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +31,7 @@ Understood = Literal["itself", "parts", "encoded"]
 
 # Maximum characters of a word and of a phrase.
 _LONGEST_WORD, _LONGEST_PHRASE = 100, 200
+_ALL_SEEN = "All of these words were seen in training. Use the task `all`."
 # Cached phrases; a MiniLM vector takes 1.5 kB.
 _PHRASES_KEPT = 4096
 # Tags that are less probable are not worth writing down.
@@ -135,6 +136,7 @@ class Tagger:
         self._calibration = Calibration.read(self.folder / "calibration.json")
         self._threads = threads
         self._encoded = lru_cache(_PHRASES_KEPT)(self._encode)
+        self._own_words = cache(self._vocabulary_words)
 
     # Loaded lazily: a process that only scores does not need the network.
     @cached_property
@@ -210,18 +212,16 @@ class Tagger:
                     _check_length(word)
                 given.setdefault(self._tag(word) or tag_key(word) or word, word)
         asked = list(given.values())
-        missing: list[str] = []
-        if asked:
-            found = {word: meaning for word in asked if (meaning := self._meaning(word))}
-            missing = [word for word in asked if word not in found]
-            if not found:
-                raise ZerotagError(f"{self._reason(missing)}. Try other words.")
-        else:
-            found = self._whole_vocabulary
+        if not asked:
+            return self._own_words(task)
+        found = {word: meaning for word in asked if (meaning := self._meaning(word))}
+        missing = [word for word in asked if word not in found]
+        if not found:
+            raise ZerotagError(f"{self._reason(missing)}. Try other words.")
         if task == "unseen":
             found = {word: meaning for word, meaning in found.items() if not self._is_seen(word)}
             if not found:
-                raise ZerotagError("All of these words were seen in training. Use the task `all`.")
+                raise ZerotagError(_ALL_SEEN)
         meanings = list(found.values())
         return Words(
             list(found),
@@ -232,12 +232,28 @@ class Tagger:
             [each.understood for each in meanings],
             [each.made_of for each in meanings],
             np.stack([each.plain for each in meanings]) if self.text_encoder else None,
-            bool(asked),
+            asked=True,
         )
 
-    @cached_property
-    def _whole_vocabulary(self) -> dict[str, _Meaning]:
-        return {tag: self._of_vocabulary(tag) for tag in self.vocabulary.tags}
+    def _vocabulary_words(self, task: Task) -> Words:
+        """The model's vocabulary as candidate words, or its unseen tags."""
+        own = self.vocabulary
+        chosen = np.flatnonzero(~own.seen) if task == "unseen" else np.arange(len(own.tags))
+        if not chosen.size:
+            raise ZerotagError(_ALL_SEEN)
+        tags = [own.tags[row] for row in chosen]
+        plain = own.vectors if own.words is None else own.words
+        return Words(
+            tags,
+            own.vectors[chosen],
+            own.seen[chosen].tolist(),
+            [],
+            "",
+            ["itself"] * len(tags),
+            tags,
+            plain[chosen] if self.text_encoder else None,
+            asked=False,
+        )
 
     def _of_vocabulary(self, tag: str) -> _Meaning:
         row, words = self._row[tag], self.vocabulary.words
