@@ -34,6 +34,7 @@ from service.answers import (
     SearchAnswer,
     SearchRequest,
     Spent,
+    TagAnswer,
 )
 from service.limits import Limits, Slots
 from service.record import LATENCY, RequestLog
@@ -294,7 +295,7 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
         with _timed("score", spent):
             for (place, picture), matrix in zip(pixels.items(), principal, strict=True):
                 tags = service.rank(matrix, words, not vocabulary, top, threshold, everything)
-                answers[place].tags = [asdict(each) for each in tags]  # type: ignore[misc]
+                answers[place].tags = [TagAnswer.model_validate(asdict(each)) for each in tags]
                 service.log.tagged(picture, sizes[place], tags, bool(vocabulary), task)
         return {"photos": answers, **absent(words), "model": service.version, "milliseconds": Spent(**spent)}
 

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from zerotag.errors import ZerotagError
 from zerotag.words.lexicon import unit
+from zerotag.words.text_encoders import in_prompts
 
 MODEL, TOKENIZER, FACTS = "model.onnx", "tokenizer.json", "encoder.json"
 INPUTS, OUTPUT = ("input_ids", "attention_mask"), "vectors"
@@ -54,8 +55,7 @@ class TextEncoder:
 
         Texts are encoded one at a time, so that a vector does not depend on the other texts, not even in rounding.
         """
-        prompts = self.facts["prompts"]
-        vectors = np.stack([np.mean([self._encode(each.format(text)) for each in prompts], axis=0) for text in texts])
+        vectors = in_prompts(lambda given: np.stack([*map(self._encode, given)]), texts, self.facts["prompts"])
         return unit(vectors) if self.facts["normalise"] else vectors
 
     def _encode(self, text: str) -> np.ndarray:

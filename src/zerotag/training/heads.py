@@ -4,13 +4,15 @@
 classes have names and so word vectors. `JointHead` has both, side by side. `ConseHead` is the published baseline.
 """
 
+from typing import Self
+
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
 from zerotag.training.classifier import Classifier
-from zerotag.training.methods import Method
+from zerotag.training.methods import Method, score
 from zerotag.words.lift import Lift
 from zerotag.words.vocabulary import Vocabulary
 
@@ -83,7 +85,29 @@ def log_odds(frequency: torch.Tensor) -> torch.Tensor:
     return frequency.clamp(1e-4, 1 - 1e-4).logit()
 
 
-class ClassHead(nn.Module):
+class _Classes(nn.Module):
+    """What heads made of a pretrained classifier share: its weights, which are not trained."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+    def __init__(self, features: int, classes: int):
+        super().__init__()
+        self.register_buffer("weight", torch.zeros(classes, features))
+        self.register_buffer("bias", torch.zeros(classes))
+
+    def take(self, classifier: Classifier) -> Self:
+        """Copy a classifier's weights."""
+        self.weight.copy_(classifier.weight)
+        self.bias.copy_(classifier.bias)
+        return self
+
+    def logits(self, features: torch.Tensor) -> torch.Tensor:
+        """(B, F) -> (B, C)."""
+        return functional.linear(features, self.weight, self.bias)
+
+
+class ClassHead(_Classes):
     """A pretrained classifier as a head: (B, F) -> (B, 1, C).
 
     A photo's class probabilities at a high temperature, minus their mean, as a vector of length `scale`: strong classes
@@ -95,27 +119,21 @@ class ClassHead(nn.Module):
         classes: C.
     """
 
-    weight: torch.Tensor
-    bias: torch.Tensor
     scale: torch.Tensor
 
     def __init__(self, features: int, classes: int):
-        super().__init__()
-        self.register_buffer("weight", torch.zeros(classes, features))
-        self.register_buffer("bias", torch.zeros(classes))
+        super().__init__(features, classes)
         self.register_buffer("scale", torch.ones(()))
 
     @classmethod
-    def of(cls, classifier: Classifier) -> "ClassHead":
+    def of(cls, classifier: Classifier) -> Self:
         """With a classifier's weights."""
-        head = cls(classifier.weight.shape[1], classifier.weight.shape[0])
-        head.weight.copy_(classifier.weight)
-        head.bias.copy_(classifier.bias)
-        return head
+        classes, features = classifier.weight.shape
+        return cls(features, classes).take(classifier)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(B, F) -> (B, 1, C)."""
-        return self._interpolated(functional.linear(features, self.weight, self.bias)).unsqueeze(1)
+        return self._interpolated(self.logits(features)).unsqueeze(1)
 
     def _interpolated(self, logits: torch.Tensor) -> torch.Tensor:
         shares = (logits / _TEMPERATURE).softmax(dim=-1)
@@ -131,7 +149,7 @@ class KindHead(ClassHead):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(B, F) -> (B, 1, 2 C)."""
-        logits = functional.linear(features, self.weight, self.bias)
+        logits = self.logits(features)
         return torch.cat([self._interpolated(logits), logits.softmax(dim=-1)], dim=-1).unsqueeze(1)
 
 
@@ -158,13 +176,13 @@ class JointHead(nn.Module):
             vectors: (S, d) of the seen tags.
             trust: see `zerotag.training.methods.Method`.
         """
-        scores = (self.trained(features) @ vectors.T).amax(dim=1)
+        scores = score(self.trained(features), vectors)
         spread = (scores - scores.mean(dim=1, keepdim=True)).std()
         self.classes.scale.fill_(1)
         self.classes.scale.copy_(trust * spread / self.classes(features).std())
 
 
-class ConseHead(nn.Module):
+class ConseHead(_Classes):
     """ConSE (Norouzi et al., ICLR 2014): (B, F) -> (B, 1, d), the mean of the word vectors of the ten best classes.
 
     The mean is weighted by the classes' probabilities and of unit length, so that a word's score is a cosine.
@@ -175,28 +193,22 @@ class ConseHead(nn.Module):
         dimensions: d.
     """
 
-    weight: torch.Tensor
-    bias: torch.Tensor
     vectors: torch.Tensor
 
     def __init__(self, features: int, classes: int, dimensions: int):
-        super().__init__()
-        self.register_buffer("weight", torch.zeros(classes, features))
-        self.register_buffer("bias", torch.zeros(classes))
+        super().__init__(features, classes)
         self.register_buffer("vectors", torch.zeros(classes, dimensions))
 
     @classmethod
     def of(cls, classifier: Classifier, vectors: torch.Tensor) -> "ConseHead":
         """With a classifier's weights and its classes' word vectors, (C, d)."""
-        head = cls(classifier.weight.shape[1], *vectors.shape)
-        head.weight.copy_(classifier.weight)
-        head.bias.copy_(classifier.bias)
+        head = cls(classifier.weight.shape[1], *vectors.shape).take(classifier)
         head.vectors.copy_(vectors)
         return head
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(B, F) -> (B, 1, d)."""
-        shares = functional.linear(features, self.weight, self.bias).softmax(dim=-1)
+        shares = self.logits(features).softmax(dim=-1)
         best = shares.topk(min(_CONSE_CLASSES, shares.shape[-1]), dim=-1)
         mean = (best.values.unsqueeze(-1) * self.vectors[best.indices]).sum(dim=1)
         return functional.normalize(mean, dim=-1).unsqueeze(1)

