@@ -2,5 +2,6 @@
 
 `tagger.Tagger`, also available as `zerotag.Tagger`, is the entry point for the command line, the service and other
 programs. `index` searches photos by words, `package` reads and writes the folder that is served, `runtime` runs the
-network, and `scoring` scores words.
+network, `text_encoder` encodes phrases, `scoring` scores words, `fold` folds near-synonyms of an answer, and `keywords`
+ranks a person's own vocabulary.
 """
