@@ -13,6 +13,9 @@ from zerotag.words.lexicon import singular_and_plural
 
 FILE = Path(__file__).with_name("kinds.txt")
 CLASSES = 1000
+# Share of chance that a word's classes have to beat: 398 of them say "animal", and have much of the probability
+# together in a photo that none of them explains. 0.2 to 0.7 hardly differ (docs/classes.md).
+_CHANCE = 0.3
 
 
 @cache
@@ -24,11 +27,15 @@ def read_kinds(file: Path = FILE) -> dict[str, list[int]]:
 
 
 def kinds_of(words: Sequence[str]) -> np.ndarray:
-    """(n, C) float32: 1 where a class says a word, in the singular or the plural; 0 for words that none says."""
+    """What each class says for words, in the singular or the plural: (n, C) float32.
+
+    1 where a class says the word, else 0, minus `_CHANCE` times the mean. The dot product with the classes'
+    probabilities is thus what they say together, minus a share of what they would say of any photo.
+    """
     table = read_kinds()
     said = np.zeros((len(words), CLASSES), dtype=np.float32)
     for row, word in enumerate(words):
         forms = [word.lower(), *singular_and_plural(word.lower())]
         if found := next((table[form] for form in forms if form in table), None):
             said[row, found] = 1
-    return said
+    return said - _CHANCE * said.mean(axis=1, keepdims=True)
