@@ -1,5 +1,6 @@
 """Request and response models of the HTTP API."""
 
+from datetime import date
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -59,24 +60,40 @@ class BatchTags(BaseModel):
     milliseconds: Spent
 
 
-class SearchRequest(BaseModel):
+class SearchForm(BaseModel):
     """A search query."""
 
     words: list[str] = Field(
-        min_length=1, description="Words that must all match; a photo's score is the minimum over them."
+        [], description="Words that must all match; a photo's score is the minimum over them. Needed without a photo."
     )
     without: list[str] = Field(
         [], description="Excluded words: a photo that matches one of them as well as `words` is dropped."
     )
+    folder: str = Field("", description="Only photos of this folder below the photo root.")
+    since: date | None = Field(None, description="Only photos taken on this day or later, such as 2024-05-31.")
+    until: date | None = Field(None, description="Only photos taken on this day or earlier.")
     limit: int = Field(20, ge=1, le=200)
     offset: int = Field(0, ge=0, le=10_000)
+
+
+class SearchRequest(SearchForm):
+    """A search query in JSON."""
+
+    like: str | None = Field(
+        None,
+        description="Path of an indexed photo below the photo root: photos like it, which also match `words` if there "
+        "are any.",
+    )
 
 
 class Found(BaseModel):
     """A search result."""
 
     photo: str = Field(description="Path below the photo root.")
-    score: float
+    score: float = Field(
+        description="Minimum score over the words; similarity to the photo, which itself has 1; or, with both, the "
+        "minimum of the two as standard scores over the index."
+    )
 
 
 class SearchAnswer(BaseModel):

@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,7 +17,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.security import APIKeyHeader
 from fastapi.staticfiles import StaticFiles
+from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile as Uploaded
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
@@ -32,6 +34,7 @@ from service.answers import (
     Problem,
     Removed,
     SearchAnswer,
+    SearchForm,
     SearchRequest,
     Spent,
     TagAnswer,
@@ -44,9 +47,10 @@ from zerotag.errors import ZerotagError
 from zerotag.files import shown
 from zerotag.metadata.vocabulary_file import VocabularyFile, read_vocabulary
 from zerotag.samples import samples
-from zerotag.serving.index import Index, RemovalError, inside, open_index, search_words, update
+from zerotag.serving.index import Index, Where, open_index, search_words
 from zerotag.serving.keywords import rank_keywords
 from zerotag.serving.tagger import SHOWN, Tag, Tagger, Words, split_words
+from zerotag.serving.update import RemovalError, inside, update
 
 logger = logging.getLogger(__name__)
 
@@ -182,6 +186,50 @@ class _Service:
         except ZerotagError as error:
             raise HTTPException(403 if "outside" in str(error) else 404, str(error)) from error
 
+    def example(self, path: str) -> np.ndarray:
+        """Principal vectors (M, d) of an indexed photo."""
+        principal = self.index.matrix(shown(self.root.resolve()), path)
+        if principal is None:
+            raise HTTPException(404, f"like: {path[:200]}: not an indexed photo. Index it, or send it as `photo`.")
+        return principal
+
+    def search(self, wanted: SearchRequest, example: np.ndarray | None) -> dict[str, Any]:
+        """Search the index; the answer lacks the time."""
+        self.check_number([*wanted.words, *wanted.without])
+        words, without = search_words(self.tagger, wanted.words, wanted.without, example is not None)
+        if wanted.folder.startswith("/"):
+            raise ZerotagError(f"folder: {wanted.folder[:200]}: not a path below the photo root.")
+        root, indexed = self.scope
+        where = Where(
+            root,
+            wanted.folder,
+            wanted.since,
+            wanted.until,
+            apart_from=(shown(self.root.resolve()), wanted.like) if wanted.like is not None else None,
+        )
+        # Fetch one more result to know whether there is a next page.
+        hits = self.index.search(
+            words.vectors if words else None,
+            without.vectors if without else None,
+            wanted.limit + 1,
+            wanted.offset,
+            where,
+            example,
+        )
+        more, hits = len(hits) > wanted.limit, hits[: wanted.limit]
+        self.log.searched(wanted.words, wanted.without, len(hits), example is not None)
+        return {
+            "photos": hits,
+            "next": wanted.offset + wanted.limit if more else None,
+            "indexed": indexed,
+            "understood": {
+                word: how
+                for each in (without, words)
+                if each
+                for word, how in zip(each.words, each.understood, strict=True)
+            },
+        }
+
     def decode(self, photo: bytes, name: str) -> np.ndarray:
         if len(photo) > self.settings.max_bytes:
             raise HTTPException(413, f"{name}: {len(photo):,} bytes exceed the limit of {self.settings.max_bytes:,}.")
@@ -197,7 +245,71 @@ def _timed(step: str, spent: dict[str, float]) -> Iterator[None]:
     spent[step] = round(1000 * seconds, 2)
 
 
-def _name(upload: UploadFile) -> str:
+def _body_of_search() -> dict[str, Any]:
+    """The two kinds of body of POST /search, for the API description; FastAPI knows one kind for each operation."""
+    form = SearchForm.model_json_schema()
+    form["properties"]["photo"] = {
+        "type": "string", "format": "binary", "title": "Photo", "description": "An image file: photos like it.",
+    }  # fmt: skip
+    for name in ("words", "without"):
+        form["properties"][name]["description"] += " Repeated, comma-separated, or a JSON list."
+    content = {
+        "application/json": {"schema": SearchRequest.model_json_schema()},
+        "multipart/form-data": {"schema": form},
+    }
+    return {"requestBody": {"required": True, "content": content}}
+
+
+_SEARCH_BODY = _body_of_search()
+_SEARCH_FIELDS = tuple(SearchForm.model_fields)
+
+
+@dataclass(frozen=True)
+class _Search:
+    """A search as it arrived, and the photo that came with it, encoded, with its name."""
+
+    wanted: SearchRequest
+    photo: tuple[bytes, str] | None = None
+
+
+async def _read_search(request: Request) -> _Search:
+    """Read a search: JSON, or a form with or without a photo.
+
+    Raises:
+        RequestValidationError: as for other requests.
+        HTTPException: it is neither, or has two photos.
+    """
+    photo = None
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        async with request.form() as form:
+            photos = form.getlist("photo")
+            if len(photos) > 1:
+                raise HTTPException(422, "photo: more than one photo; send one")
+            for upload in photos:
+                if isinstance(upload, str):
+                    raise HTTPException(422, "photo: send the image file itself, not text or a URL")
+                photo = await upload.read(), _name(upload)
+            texts = {name: [each for each in form.getlist(name) if isinstance(each, str)] for name in _SEARCH_FIELDS}
+        # An empty field is one that was not filled in.
+        given: Any = {name: values[-1] for name, values in texts.items() if values and values[-1].strip()}
+        given |= {name: split_words(texts[name]) for name in ("words", "without")}
+    elif kind == "application/json":
+        try:
+            given = await request.json()
+        except ValueError as error:
+            raise HTTPException(422, f"body: not valid JSON ({error})") from error
+    else:
+        raise HTTPException(
+            415, f"Send application/json or multipart/form-data instead of {kind or 'a body without a content type'}."
+        )
+    try:
+        return _Search(SearchRequest.model_validate(given), photo)
+    except ValidationError as error:
+        raise RequestValidationError([{**each, "loc": ("body", *each["loc"])} for each in error.errors()]) from error
+
+
+def _name(upload: Uploaded) -> str:
     return (upload.filename or "photo")[:200]
 
 
@@ -299,37 +411,25 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
                 service.log.tagged(picture, sizes[place], tags, bool(vocabulary), task)
         return {"photos": answers, **absent(words), "model": service.version, "milliseconds": Spent(**spent)}
 
-    @api.post("/search", response_model=SearchAnswer, dependencies=[working])
-    def search(wanted: SearchRequest) -> Any:
-        """Search the index by any words."""
-        service.check_number([*wanted.words, *wanted.without])
+    reading = Depends(_read_search)
+
+    @api.post("/search", response_model=SearchAnswer, dependencies=[reading, working], openapi_extra=_SEARCH_BODY)
+    async def search(asked: Annotated[_Search, reading]) -> Any:
+        """Search the index by any words, by an example photo, or by both.
+
+        The example is an indexed photo (`like`, in JSON), which is not among the results, or is sent in a form
+        (`photo`).
+        """
+        wanted, example = asked.wanted, None
         spent: dict[str, float] = {}
         with _timed("search", spent):
-            words, without = search_words(service.tagger, wanted.words, wanted.without)
-            root, indexed = service.scope
-            # Fetch one more result to know whether there is a next page.
-            hits = service.index.search(
-                words.vectors,
-                without.vectors if without else None,
-                wanted.limit + 1,
-                wanted.offset,
-                root,
-            )
-        more, hits = len(hits) > wanted.limit, hits[: wanted.limit]
-        service.log.searched(wanted.words, wanted.without, len(hits))
-        following = wanted.offset + wanted.limit if more else None
-        return {
-            "photos": hits,
-            "next": following,
-            "indexed": indexed,
-            "understood": {
-                word: how
-                for each in (without, words)
-                if each
-                for word, how in zip(each.words, each.understood, strict=True)
-            },
-            "milliseconds": spent["search"],
-        }
+            if wanted.like is not None:
+                example = await run_in_threadpool(service.example, wanted.like)
+            elif asked.photo:
+                pixels = await run_in_threadpool(service.decode, *asked.photo)
+                example = (await embed(pixels[None]))[0]
+            answer = await run_in_threadpool(service.search, wanted, example)
+        return {**answer, "milliseconds": spent["search"]}
 
     @api.get("/index", response_model=IndexState)
     def index_state() -> Any:
@@ -427,7 +527,7 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
     async def refuse_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         wanted = "multipart/form-data" if request.url.path.startswith("/tag") else "application/json"
-        if request.method == "POST" and kind != wanted:
+        if request.method == "POST" and request.url.path != "/search" and kind != wanted:
             return problem(415, f"Send {wanted} instead of {kind or 'a body without a content type'}.")
         return problem(422, "; ".join(_explain(each) for each in error.errors()[:5]))
 

@@ -57,9 +57,9 @@ class RequestLog:
             tags=[[tag.tag, round(tag.score, 4), round(tag.probability, 4)] for tag in tags],
         )
 
-    def searched(self, words: Sequence[str], without: Sequence[str], found: int) -> None:
-        """Record a search."""
-        self._write(event="search", words=list(words), without=list(without), found=found)
+    def searched(self, words: Sequence[str], without: Sequence[str], found: int, example: bool) -> None:
+        """Record a search; `example`: by a photo, too."""
+        self._write(event="search", words=list(words), without=list(without), example=example, found=found)
 
     def refused(self, status: int, reason: str) -> None:
         """Record a rejected request or photo."""

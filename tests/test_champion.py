@@ -182,7 +182,7 @@ def test_drift_reads_what_the_service_logs(tmp_path: Path) -> None:
     for seed in range(3):
         pixels = np.full((1, 4, 4, 3), 51 * (seed + 1), dtype=np.uint8)
         RequestLog(tmp_path, "zerotag:1").tagged(pixels, 100, [], False, "all")
-    RequestLog(tmp_path, "zerotag:1").searched(["sea"], [], 3)
+    RequestLog(tmp_path, "zerotag:1").searched(["sea"], [], 3, example=False)
     assert request_profile(tmp_path, date(2020, 1, 1)).brightness == pytest.approx([0.2, 0.4, 0.6])
     assert request_profile(tmp_path, date(2999, 1, 1)) == EMPTY
     assert request_profile(tmp_path / "nothing", date(2020, 1, 1)) == EMPTY

@@ -14,7 +14,8 @@ from conftest import encoded
 
 import zerotag
 from zerotag.errors import ZerotagError
-from zerotag.serving.index import Entry, Index, inside, open_index, search_words, update
+from zerotag.serving.index import Entry, Index, open_index, search_words
+from zerotag.serving.update import inside, update
 
 PHOTOS, ROWS, DIMENSIONS = 3000, 7, 50
 
@@ -119,7 +120,8 @@ def test_a_killed_indexing_goes_on(packaged: Path, tmp_path: Path) -> None:
         "import sys, time\n"
         "from pathlib import Path\n"
         "import zerotag\n"
-        "from zerotag.serving.index import open_index, update\n"
+        "from zerotag.serving.index import open_index\n"
+        "from zerotag.serving.update import update\n"
         "tagger = zerotag.Tagger(sys.argv[1])\n"
         "slow = lambda pixels: (time.sleep(0.2), tagger.principal_vectors(pixels))[1]\n"
         "update(open_index(sys.argv[2], tagger), tagger, Path(sys.argv[3]), [''], embed=slow)\n"

@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 import zerotag
 from zerotag.cli import app
 from zerotag.files import shown
-from zerotag.serving.index import Index, RemovalError, inside, open_index, update
+from zerotag.serving.index import Index, Where, open_index
+from zerotag.serving.update import RemovalError, inside, update
 
 PROGRAM = [str(Path(sys.executable).with_name("python")), "-c", "from zerotag.cli import app; app()"]
 
@@ -137,8 +138,8 @@ def test_two_folders_live_side_by_side(run, index: Index, tagger: zerotag.Tagger
     assert {key[1] for key in content(index) if key[0] == str(two)} == {f"{seed:04d}.jpg" for seed in range(3, 8)}
     # Words that are searched in one of them.
     words = tagger.words(["sky", "dog"]).vectors
-    assert {hit.root for hit in index.search(words, limit=100, root=str(two))} == {str(two)}
-    assert len(index.search(words[:1], limit=3, root=str(two))) == 3
+    assert {hit.root for hit in index.search(words, limit=100, where=Where(root=str(two)))} == {str(two)}
+    assert len(index.search(words[:1], limit=3, where=Where(root=str(two)))) == 3
 
 
 def test_a_folder_in_an_indexed_folder(run, index: Index, tagger: zerotag.Tagger, tmp_path: Path) -> None:
@@ -271,7 +272,8 @@ def test_killed_again_and_again(packaged: Path, tagger: zerotag.Tagger, tmp_path
     script = (
         "import sys, time, zerotag\n"
         "from pathlib import Path\n"
-        "from zerotag.serving.index import open_index, update\n"
+        "from zerotag.serving.index import open_index\n"
+        "from zerotag.serving.update import update\n"
         "tagger = zerotag.Tagger(sys.argv[1], threads=1)\n"
         "index = open_index(sys.argv[2], tagger)\n"
         "print('ready', flush=True)\n"

@@ -321,6 +321,24 @@ def test_index_search_and_removal(client: httpx.Client, server: Server) -> None:
     without = client.post("/search", json={"words": ["boat"], "without": ["sky"], "limit": 200}).json()["photos"]
     assert len(without) < 40
 
+    # By an indexed photo, which is not among the results, and by a photo that is sent.
+    like = client.post("/search", json={"like": "album/03.jpg", "limit": 200}).json()
+    assert len(like["photos"]) == 39 and "album/03.jpg" not in {row["photo"] for row in like["photos"]}
+    sent = {"photo": ("a.jpg", encoded(3))}
+    answer = client.post("/search", files=sent, data={"limit": "1", "words": "", "since": ""}).json()
+    assert answer["photos"] == [{"photo": "album/03.jpg", "score": pytest.approx(1, abs=0.01)}] and answer["next"] == 1
+    words = {"words": ["boat, sky"], "without": '["dog"]', "folder": "album", "since": "2000-01-01", "limit": "200"}
+    answer = client.post("/search", files=sent, data=words).json()
+    assert 0 < len(answer["photos"]) <= 40 and set(answer["understood"]) == {"boat", "sky", "dog"}
+    same = {"words": ["boat", "sky"], "without": ["dog"], "like": "album/03.jpg", "folder": "album", "limit": 200}
+    both_ways = client.post("/search", json=same).json()["photos"]
+    assert [row for row in answer["photos"] if row["photo"] != "album/03.jpg"] == [
+        {"photo": row["photo"], "score": pytest.approx(row["score"], abs=1e-2)} for row in both_ways
+    ]
+    for narrow in ({"folder": "elsewhere"}, {"until": "2000-01-01"}):
+        assert client.post("/search", json={"words": ["boat"], **narrow}).json()["photos"] == []
+    refused(client.post("/search", json={"like": "album/none.jpg"}), 404, "album/none.jpg: not an indexed photo")
+
     small = client.get(f"/photo/{both[0]['photo']}", params={"side": 64})
     assert small.headers["content-type"] == "image/jpeg" and len(small.content) < 10_000
 
@@ -376,13 +394,26 @@ def test_paths_outside_of_the_root(client: httpx.Client, server: Server, tmp_pat
 
 
 def test_searches_that_are_refused(client: httpx.Client) -> None:
-    refused(client.post("/search", json={"words": []}), 422, "words")
+    refused(client.post("/search", json={"words": []}), 422, "No word", "example photo")
     refused(client.post("/search", json={"words": [" "]}), 422, "No word")
     refused(client.post("/search", json={"words": ["boat", "qzxv"]}), 422, "qzxv")
     refused(client.post("/search", json={"words": ["boat"], "limit": 0}), 422, "limit")
     refused(client.post("/search", json={"words": ["a" * 300]}), 422, "longer than 100 characters")
     refused(client.post("/search", json={"words": [f"word{n}" for n in range(10_000)]}), 422, "10,000")
     refused(client.post("/search", content=b"{", headers={"content-type": "application/json"}), 422)
+    refused(client.post("/search", json=["boat"]), 422)
+    refused(client.post("/search", json={"words": ["boat"], "since": "yesterday"}), 422, "since", "date")
+    refused(
+        client.post("/search", json={"words": ["boat"], "since": "2024-02-01", "until": "2024-01-01"}), 422, "after"
+    )
+    refused(client.post("/search", json={"words": ["boat"], "folder": "../.."}), 422, "outside")
+    refused(client.post("/search", json={"words": ["boat"], "folder": "/etc"}), 422, "below the photo root")
+    refused(client.post("/search", files={"words": (None, " ")}), 422, "No word", "example photo")
+    refused(client.post("/search", files={"photo": ("a.jpg", b"no picture")}), 422, "a.jpg", "not an image")
+    refused(client.post("/search", files={"photo": (None, "a.jpg")}), 422, "photo", "the image file itself")
+    refused(client.post("/search", files=[("photo", ("a.jpg", encoded()))] * 2), 422, "more than one photo")
+    refused(client.post("/search", files={"words": (None, "boat"), "limit": (None, "0")}), 422, "limit")
+    refused(client.post("/search", files={"words": (None, "boat"), "until": (None, "May")}), 422, "until", "date")
 
 
 def test_model_health_metrics_and_log(client: httpx.Client, server: Server) -> None:

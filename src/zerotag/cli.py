@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -228,7 +229,8 @@ def index(
 ) -> None:
     """Update the search index with the photos of a folder; only new and changed photos are processed."""
     with plain_exit():
-        from zerotag.serving.index import follow, open_index
+        from zerotag.serving.index import open_index
+        from zerotag.serving.update import follow
 
         tagger = _tagger(model)
         table = open_index(database, tagger)
@@ -251,7 +253,7 @@ def _update(
     """Update the index and print what was done; quiet: only if something was."""
     from tqdm import tqdm
 
-    from zerotag.serving.index import root_of, update
+    from zerotag.serving.update import root_of, update
 
     root, path = root_of(index, folder)
     with tqdm(desc="index", unit="photo", disable=True if quiet else None) as bar:
@@ -286,29 +288,54 @@ def _forget(index: "Index", folder: Path, prune: bool) -> None:
 
 @app.command()
 def search(
-    words: Annotated[str, typer.Argument(help="Comma-separated words; photos must match all of them.")],
+    words: Annotated[str, typer.Argument(help="Comma-separated words; photos must match all of them.")] = "",
     without: Annotated[str, typer.Option(help="Comma-separated words that photos must not match.")] = "",
+    like: Annotated[
+        Path | None, typer.Option(metavar="PHOTO", help="Photos that resemble this one, indexed or not.")
+    ] = None,
+    folder: Annotated[
+        str, typer.Option(help="Only photos of this folder: its path below the indexed folder, or its full path.")
+    ] = "",
+    since: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", help="Only photos taken on this day or later."),
+    ] = None,
+    until: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", help="Only photos taken on this day or earlier."),
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="Number of photos.")] = 10,
     offset: Annotated[int, typer.Option(min=0, help="Number of photos to skip.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per photo and line.")] = False,
     paths: Annotated[bool, typer.Option("--paths", help="Print only the photos' full paths, one per line.")] = False,
     null: Annotated[bool, typer.Option("--null", "-0", help="Like --paths, for xargs -0.")] = False,
+    links: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Fill this folder with symbolic links to the photos.")
+    ] = None,
     database: Database = "work/index",
     model: Model = None,
 ) -> None:
-    """Search the index for photos by any words."""
+    """Search the index for photos by any words, by an example photo, or by both."""
     with plain_exit():
         if as_json and (paths or null):
             raise ZerotagError("--json, --paths and -0 exclude each other: give one of them.")
-        from zerotag.serving.index import open_index, search_words
+        from zerotag.serving.index import Where, open_index, search_words
+        from zerotag.serving.links import write_links
         from zerotag.serving.tagger import split_words
+        from zerotag.serving.update import find_example
 
         tagger = _tagger(model)
-        wanted, unwanted = search_words(tagger, split_words([words]), split_words([without]))
+        wanted, unwanted = search_words(tagger, split_words([words]), split_words([without]), like is not None)
         if not as_json:
             _note(wanted, unwanted)
         table = open_index(database, tagger)
-        found = table.search(wanted.vectors, unwanted.vectors if unwanted else None, top, offset)
+        example, known = find_example(table, tagger, like) if like else (None, None)
+        where = Where(None, folder, since.date() if since else None, until.date() if until else None, apart_from=known)
+        found = table.search(
+            wanted.vectors if wanted else None, unwanted.vectors if unwanted else None, top, offset, where, example
+        )
+        if links:
+            write_links(links, found)
         if as_json:
             for hit in found:
                 print(json.dumps(asdict(hit)))
@@ -322,7 +349,12 @@ def search(
             for hit in found:
                 print(f"{hit.score:6.2f}  {f'{hit.root}/{hit.photo}' if several else hit.photo}")
         if not found:
-            print("zerotag: no photos found; add photos with `zerotag index FOLDER`.", file=sys.stderr)
+            reason = "no photos found; add photos with `zerotag index FOLDER`."
+            if len(table):
+                reason = (
+                    "no photos found; search for other words, or with less of --without, --folder, --since, --until."
+                )
+            _complain([reason])
 
 
 @app.command()

@@ -3,13 +3,14 @@
 import io
 import struct
 import warnings
+from datetime import datetime
 from functools import lru_cache
 from pathlib import PurePath
 from threading import Lock
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
 from zerotag.errors import ZerotagError
@@ -47,6 +48,8 @@ _SAME_COLOURS = 2
 # The turns that LibRaw names, counterclockwise.
 _RAW_TURNS = {3: Image.Transpose.ROTATE_180, 5: Image.Transpose.ROTATE_90, 6: Image.Transpose.ROTATE_270}
 
+# What Pillow raises for broken files.
+_UNREADABLE = (OSError, RuntimeError, ValueError, SyntaxError, EOFError, IndexError, struct.error)
 
 _warnings = Lock()
 
@@ -86,9 +89,24 @@ def open_photo(data: bytes, name: str, max_pixels: int = MAX_PIXELS, least_side:
         raise PhotoError(f"{name}: exceeds the limit of {max_pixels:,} pixels. Downscale it.") from error
     except MemoryError as error:
         raise PhotoError(f"{name}: too large for the memory that is left. Downscale it.") from error
-    except (OSError, RuntimeError, ValueError, SyntaxError, EOFError, IndexError, struct.error) as error:
+    except _UNREADABLE as error:
         reason = " ".join(str(error).split()).rstrip(".")  # in one line
         raise PhotoError(f"{name}: corrupt or truncated ({reason}). Download it again or remove it.") from error
+
+
+def time_taken(data: bytes, name: str) -> datetime | None:
+    """When a photo was taken, by its camera's clock (exif's DateTimeOriginal); None if it does not say.
+
+    Args:
+        data: the encoded photo.
+        name: its name.
+    """
+    try:
+        exif = _opened(data, name).getexif()
+        text = str(exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal, ""))
+        return datetime.strptime(text.strip("\0 ")[:19], "%Y:%m:%d %H:%M:%S")
+    except (PhotoError, Image.DecompressionBombError, *_UNREADABLE):
+        return None
 
 
 def is_srgb(picture: Image.Image) -> bool:
