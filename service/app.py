@@ -22,11 +22,18 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from service.answers import (
+    EVERYTHING,
+    TASK,
+    THRESHOLD,
+    TOP,
+    VOCABULARY,
     BatchPhoto,
     BatchTags,
+    Decision,
     IndexAnswer,
     IndexRequest,
     IndexState,
+    LibraryTags,
     ModelAnswer,
     PhotoTags,
     Problem,
@@ -35,18 +42,23 @@ from service.answers import (
     SearchRequest,
     Spent,
     TagAnswer,
+    TagOptions,
 )
+from service.keywords import Keywords
 from service.limits import Limits, Slots
 from service.record import LATENCY, RequestLog
 from service.settings import ServeSettings
 from zerotag.data.photos import PHOTO_SUFFIXES, RAW_SUFFIXES, open_photo
 from zerotag.errors import ZerotagError
 from zerotag.files import shown
+from zerotag.metadata.exiftool import ExiftoolError
+from zerotag.metadata.keywords import PhotoKeywords, sidecars
 from zerotag.metadata.vocabulary_file import VocabularyFile, read_vocabulary
+from zerotag.metadata.writing import KeywordError, ReadOnlyError
 from zerotag.samples import samples
-from zerotag.serving.index import Index, RemovalError, inside, open_index, search_words, update
+from zerotag.serving.index import Index, RemovalError, inside, open_index, search_words, stamp_of, update
 from zerotag.serving.keywords import rank_keywords
-from zerotag.serving.tagger import SHOWN, Tag, Tagger, Words, split_words
+from zerotag.serving.tagger import Tag, Tagger, Words, split_words
 
 logger = logging.getLogger(__name__)
 
@@ -55,32 +67,29 @@ PAGE = Path(__file__).parent / "page"
 # (B, S, S, 3) uint8 -> (B, M, d): the network, local or remote.
 Embed = Callable[[np.ndarray], Coroutine[Any, Any, np.ndarray]]
 
-Top = Annotated[int, Form(ge=1, le=1000, description="Maximum number of tags.")]
-Threshold = Annotated[
-    float | None, Form(ge=0, le=1, description=f"Minimum probability; {SHOWN} by default, without a vocabulary.")
-]
-Everything = Annotated[bool, Form(alias="all", description="Also improbable tags and near-synonyms.")]
-Vocabulary = Annotated[
-    list[str],
-    Form(
-        description="Candidate words, repeated, comma-separated, or a JSON list. Default: serve.vocabulary, or the "
-        "model's tags."
-    ),
-]
-TaskOption = Annotated[Literal["all", "unseen"], Form(description="`unseen`: only words not seen in training.")]
+Top = Annotated[int, Form(ge=1, le=1000, description=TOP)]
+Threshold = Annotated[float | None, Form(ge=0, le=1, description=THRESHOLD)]
+Everything = Annotated[bool, Form(alias="all", description=EVERYTHING)]
+Vocabulary = Annotated[list[str], Form(description=VOCABULARY)]
+TaskOption = Annotated[Literal["all", "unseen"], Form(description=TASK)]
+
+# Where the body of a POST request is a form; elsewhere it is JSON.
+_FORMS = ("/tag", "/tag/batch")
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": reason}
     for status, reason in {
         400: "Malformed request",
         401: "Missing or invalid API key",
-        403: "Path outside the photo root, or no photo root configured",
+        403: "Path outside the photo root, no photo root configured, or a folder that is read-only",
         404: "No such photo",
-        409: "An index update would remove much of the index; ask for it with `prune`",
+        409: "An index update would remove much of the index (ask for it with `prune`), or a rejected tag is a keyword "
+        "that a person gave",
         408: "Request body took too long to arrive",
         413: "Too large",
         415: "Unsupported content type",
         422: "Not an image, an option out of range, or no word with a word vector",
+        501: "exiftool is not installed",
         503: "Busy; retry after Retry-After seconds",
     }.items()
 }
@@ -92,6 +101,7 @@ class _Service:
     def __init__(self, settings: ServeSettings):
         self.settings = settings
         self.slots = Slots(-(-settings.queue // settings.processes))
+        self.keywords = Keywords()
 
     # Loaded lazily: this module is also imported by processes that only start other processes.
     @cached_property
@@ -182,6 +192,26 @@ class _Service:
         except ZerotagError as error:
             raise HTTPException(403 if "outside" in str(error) else 404, str(error)) from error
 
+    def photo(self, path: str) -> Path:
+        """A photo below the root."""
+        file = self.inside(path)
+        if not file.is_file() or file.suffix.lower() not in PHOTO_SUFFIXES | RAW_SUFFIXES:
+            raise HTTPException(404, f"{path}: not a photo.")
+        return file
+
+    def sidecars_inside(self, photo: Path, path: str) -> None:
+        """Check that no sidecar is a link that leads out of the root."""
+        root = self.root.resolve()
+        for sidecar in sidecars(photo):
+            if not sidecar.resolve().is_relative_to(root):
+                raise HTTPException(403, f"{path}: its sidecar is a link that leads outside the photo root.")
+
+    def indexed_vectors(self, photo: Path) -> np.ndarray | None:
+        """Principal vectors (M, d) of a photo below the root, if it has not changed since it was indexed."""
+        root = self.root.resolve()
+        found = self.index.find(shown(root), shown(photo.relative_to(root)))
+        return found[1] if found and found[0].stamp == stamp_of(photo.stat()) else None
+
     def decode(self, photo: bytes, name: str) -> np.ndarray:
         if len(photo) > self.settings.max_bytes:
             raise HTTPException(413, f"{name}: {len(photo):,} bytes exceed the limit of {self.settings.max_bytes:,}.")
@@ -214,6 +244,7 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(service.load)
         yield
+        await run_in_threadpool(service.keywords.close)
 
     app = FastAPI(
         title="zerotag",
@@ -299,6 +330,52 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
                 service.log.tagged(picture, sizes[place], tags, bool(vocabulary), task)
         return {"photos": answers, **absent(words), "model": service.version, "milliseconds": Spent(**spent)}
 
+    def tags_of(path: str, photo: Path, options: TagOptions, keywords: PhotoKeywords, problem: str = "") -> Any:
+        """Tags of a photo of the root. They are not logged: the log is about photos that come, not about those seen."""
+        spent = {"decode": 0.0, "network": 0.0}
+        words = service.words(options.vocabulary, options.task)
+        principal = service.indexed_vectors(photo)
+        if principal is None:
+            with _timed("decode", spent):
+                pixels = service.tagger.pixels(photo.read_bytes(), path, settings.max_pixels)
+            with _timed("network", spent):
+                principal = anyio.from_thread.run(embed, pixels[None])[0]
+        with _timed("score", spent):
+            tags = service.rank(
+                principal, words, not options.vocabulary, options.top, options.threshold, options.everything
+            )
+        answer = {"tags": tags, **absent(words), "model": service.version, "milliseconds": spent}
+        return {**answer, **asdict(keywords), "problem": problem}
+
+    @api.get("/tags/{path:path}", response_model=LibraryTags, dependencies=[working])
+    def tags_and_keywords(path: str, options: Annotated[TagOptions, Query()]) -> Any:
+        """Tag a photo below the photo root, and get the keywords it has. An indexed photo needs no inference."""
+        photo = service.photo(path)
+        service.sidecars_inside(photo, path)
+        try:
+            keywords, problem = service.keywords.read(photo), ""
+        except ExiftoolError as error:
+            keywords, problem = PhotoKeywords([], [], [], []), str(error)
+        return tags_of(path, photo, options, keywords, problem)
+
+    @api.post("/tags/{path:path}", response_model=LibraryTags, dependencies=[working])
+    def decide(path: str, decision: Decision, options: Annotated[TagOptions, Query()]) -> Any:
+        """Accept or reject tags of a photo below the photo root, in its sidecar.
+
+        Accepted tags become keywords; rejected ones are never written again, and count as negatives in training.
+        """
+        photo = service.photo(path)
+        service.sidecars_inside(photo, path)
+        try:
+            keywords = service.keywords.decide(photo, decision.accept, decision.reject, decision.forget)
+        except ExiftoolError as error:
+            raise HTTPException(501, str(error)) from error
+        except ReadOnlyError as error:
+            raise HTTPException(403, str(error)) from error
+        except KeywordError as error:
+            raise HTTPException(409, str(error)) from error
+        return tags_of(path, photo, options, keywords)
+
     @api.post("/search", response_model=SearchAnswer, dependencies=[working])
     def search(wanted: SearchRequest) -> Any:
         """Search the index by any words."""
@@ -378,9 +455,7 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
     )
     def photo(path: str, side: Annotated[int, Query(ge=16, le=2048)] = 320) -> Response:
         """Get a thumbnail of a photo below the photo root."""
-        file = service.inside(path)
-        if not file.is_file() or file.suffix.lower() not in PHOTO_SUFFIXES | RAW_SUFFIXES:
-            raise HTTPException(404, f"{path}: not a photo.")
+        file = service.photo(path)
         picture = open_photo(file.read_bytes(), path, settings.max_pixels, least_side=2 * side)
         picture.thumbnail((side, side))
         buffer = io.BytesIO()
@@ -426,7 +501,7 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
     @app.exception_handler(RequestValidationError)
     async def refuse_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        wanted = "multipart/form-data" if request.url.path.startswith("/tag") else "application/json"
+        wanted = "multipart/form-data" if request.url.path in _FORMS else "application/json"
         if request.method == "POST" and kind != wanted:
             return problem(415, f"Send {wanted} instead of {kind or 'a body without a content type'}.")
         return problem(422, "; ".join(_explain(each) for each in error.errors()[:5]))

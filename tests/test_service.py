@@ -506,7 +506,7 @@ def test_fuzz(server: Server) -> None:
     operations = [result.ok() for result in schema.get_all_operations()]
     assert {f"{each.method.upper()} {each.path}" for each in operations} == {
         "POST /tag", "POST /tag/batch", "POST /search", "GET /index", "POST /index", "DELETE /index",
-        "GET /photo/{path}", "GET /model",
+        "GET /photo/{path}", "GET /model", "GET /tags/{path}", "POST /tags/{path}",
     }  # fmt: skip
     for operation in operations:
 

@@ -138,6 +138,16 @@ class Index:
             found.setdefault(digest, np.empty((self._rows, len(vector)), np.float32))[row] = vector
         return found
 
+    def find(self, root: str, photo: str) -> tuple[Entry, np.ndarray] | None:
+        """What is known of a photo, and its principal vectors (M, d); None if it is not in the index."""
+        where = f"root = {_quoted([root])} AND photo = {_quoted([photo])}"
+        columns = ["stamp", "digest", "row", "vector"]
+        rows = self._table.search().where(where).select(columns).limit(None).to_arrow()
+        if not len(rows):
+            return None
+        order = np.argsort(rows["row"].to_numpy())
+        return Entry(rows["stamp"][0].as_py(), rows["digest"][0].as_py()), _matrix(rows["vector"])[order]
+
     def put(self, root: str, photos: list[str], entries: list[Entry], matrices: np.ndarray) -> None:
         """Add or replace photos by root and path, atomically.
 
@@ -371,6 +381,11 @@ def inside(root: Path, path: str) -> Path:
     return found
 
 
+def stamp_of(status: os.stat_result) -> str:
+    """The stamp of a file's state."""
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
 def root_of(index: Index, folder: Path) -> tuple[Path, str]:
     """The indexed folder that a folder is in, and its path below it; the folder itself and "" if it is in none."""
     folder, roots = folder.resolve(), index.roots()
@@ -447,7 +462,7 @@ def update(
             there.add(name)
             continue
         there.add(name)
-        stamp = f"{status.st_size}-{status.st_mtime_ns}"
+        stamp = stamp_of(status)
         if name in known and known[name].stamp == stamp:
             progress.unchanged += 1
         else:
