@@ -64,6 +64,8 @@ logger = logging.getLogger(__name__)
 
 PAGE = Path(__file__).parent / "page"
 
+_POLICY = "default-src 'self'; img-src 'self' blob: data:; base-uri 'none'; frame-ancestors 'none'"
+
 # (B, S, S, 3) uint8 -> (B, M, d): the network, local or remote.
 Embed = Callable[[np.ndarray], Coroutine[Any, Any, np.ndarray]]
 
@@ -251,7 +253,7 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
         version="1",
         lifespan=lifespan,
         description="Open-vocabulary tagging and search of photographs, including words not seen in training.",
-        docs_url=None,  # loads assets from a CDN
+        docs_url=None,  # FastAPI's loads its parts from a CDN
         redoc_url=None,
     )
     key = APIKeyHeader(name="X-API-Key", auto_error=False, description="Required if an API key is configured.")
@@ -480,8 +482,11 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
 
     @app.get("/", include_in_schema=False)
     def page() -> FileResponse:
-        policy = "default-src 'self'; img-src 'self' blob: data:; base-uri 'none'; frame-ancestors 'none'"
-        return FileResponse(PAGE / "index.html", headers={"Content-Security-Policy": policy})
+        return FileResponse(PAGE / "index.html", headers={"Content-Security-Policy": _POLICY})
+
+    @app.get("/docs", include_in_schema=False)
+    def docs() -> FileResponse:
+        return FileResponse(PAGE / "docs.html", headers={"Content-Security-Policy": _POLICY})
 
     @app.get("/page/samples", include_in_schema=False)
     def page_samples() -> list[dict[str, str]]:
@@ -515,6 +520,7 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
         return JSONResponse({"error": reason}, status, headers=headers)
 
     app.include_router(api)
+    app.mount("/docs/swagger", StaticFiles(packages=[("fastapi_swagger", "resources")]), name="swagger")
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
     # A batch request contains several photos, plus the overhead of multipart encoding.
     body_bytes = settings.max_bytes * 2 + 1_000_000
