@@ -33,11 +33,16 @@ class TagAnswer(BaseModel):
     also: list[str] = Field([], description="Probable words that say nearly the same, folded into this one.")
 
 
-class Spent(BaseModel):
+class EmbedSpent(BaseModel):
     """Time per step in milliseconds."""
 
     decode: float
     network: float = Field(description="Queueing and inference.")
+
+
+class Spent(EmbedSpent):
+    """Time per step in milliseconds."""
+
     score: float
 
 
@@ -118,6 +123,15 @@ class BatchTags(BaseModel):
     reason: str
     model: str
     milliseconds: Spent
+
+
+class Embedding(BaseModel):
+    """Principal vectors of a photo."""
+
+    vectors: list[list[float]] = Field(description="(M, d): a word's score is its maximum dot product with them.")
+    model: str = Field(description="Name and version of the model.")
+    network: str = Field(description="Digest of the network: vectors of different networks are not comparable.")
+    milliseconds: EmbedSpent
 
 
 class SearchRequest(BaseModel):

@@ -30,6 +30,7 @@ from service.answers import (
     BatchPhoto,
     BatchTags,
     Decision,
+    Embedding,
     IndexAnswer,
     IndexRequest,
     IndexState,
@@ -69,6 +70,7 @@ _POLICY = "default-src 'self'; img-src 'self' blob: data:; base-uri 'none'; fram
 # (B, S, S, 3) uint8 -> (B, M, d): the network, local or remote.
 Embed = Callable[[np.ndarray], Coroutine[Any, Any, np.ndarray]]
 
+Photo = Annotated[UploadFile, File(description="An image file, of any format that zerotag reads.")]
 Top = Annotated[int, Form(ge=1, le=1000, description=TOP)]
 Threshold = Annotated[float | None, Form(ge=0, le=1, description=THRESHOLD)]
 Everything = Annotated[bool, Form(alias="all", description=EVERYTHING)]
@@ -76,7 +78,7 @@ Vocabulary = Annotated[list[str], Form(description=VOCABULARY)]
 TaskOption = Annotated[Literal["all", "unseen"], Form(description=TASK)]
 
 # Where the body of a POST request is a form; elsewhere it is JSON.
-_FORMS = ("/tag", "/tag/batch")
+_FORMS = ("/tag", "/tag/batch", "/embed")
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": reason}
@@ -276,7 +278,7 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
 
     @api.post("/tag", response_model=PhotoTags, dependencies=[Depends(one_photo), working])
     async def tag(
-        photo: Annotated[UploadFile, File(description="An image file: JPEG, PNG, WebP, GIF, TIFF or BMP.")],
+        photo: Photo,
         top: Top = 10,
         threshold: Threshold = None,
         everything: Everything = False,
@@ -331,6 +333,22 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
                 answers[place].tags = [TagAnswer.model_validate(asdict(each)) for each in tags]
                 service.log.tagged(picture, sizes[place], tags, bool(vocabulary), task)
         return {"photos": answers, **absent(words), "model": service.version, "milliseconds": Spent(**spent)}
+
+    @api.post("/embed", response_model=Embedding, dependencies=[Depends(one_photo), working])
+    async def embed_photo(photo: Photo) -> Any:
+        """Compute the principal vectors of a photo, to be compared with word vectors or with those of other photos."""
+        spent: dict[str, float] = {}
+        data = await photo.read()
+        with _timed("decode", spent):
+            pixels = await run_in_threadpool(service.decode, data, _name(photo))
+        with _timed("network", spent):
+            principal = (await embed(pixels[None]))[0]
+        return {
+            "vectors": principal.tolist(),
+            "model": service.version,
+            "network": service.tagger.network,
+            "milliseconds": spent,
+        }
 
     def tags_of(path: str, photo: Path, options: TagOptions, keywords: PhotoKeywords, problem: str = "") -> Any:
         """Tags of a photo of the root. They are not logged: the log is about photos that come, not about those seen."""
