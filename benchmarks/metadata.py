@@ -18,7 +18,7 @@ from PIL import Image
 
 from zerotag.metadata import Write
 from zerotag.metadata.exiftool import EMPTY, open_exiftool
-from zerotag.metadata.keywords import GivenTag, read_persons_words
+from zerotag.metadata.keywords import GivenTag, read_photo_keywords
 from zerotag.metadata.writing import open_untagger, open_writer
 
 TAGS = ["dog", "beach", "sea", "sky", "sunset"]
@@ -65,7 +65,7 @@ def untag(photos: list[Path]) -> None:
 def read(photos: list[Path]) -> None:
     """Read keywords, as `source: folder` does."""
     with open_exiftool() as tool:
-        read_persons_words(tool, photos)
+        read_photo_keywords(tool, photos)
 
 
 def pyexiv2(photos: list[Path], sidecar: bool) -> None:

@@ -1,11 +1,21 @@
 """Request and response models of the HTTP API."""
 
+import unicodedata
 from datetime import date
-from typing import Any
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from zerotag.serving.tagger import Understood
+from zerotag.serving.tagger import SHOWN, Understood
+
+# Descriptions of the options of tagging, which are form fields or query parameters.
+TOP = "Maximum number of tags."
+THRESHOLD = f"Minimum probability; {SHOWN} by default, without a vocabulary."
+EVERYTHING = "Also improbable tags and near-synonyms."
+VOCABULARY = (
+    "Candidate words, repeated, comma-separated, or a JSON list. Default: serve.vocabulary, or the model's tags."
+)
+TASK = "`unseen`: only words not seen in training."
 
 
 class TagAnswer(BaseModel):
@@ -24,11 +34,16 @@ class TagAnswer(BaseModel):
     also: list[str] = Field([], description="Probable words that say nearly the same, folded into this one.")
 
 
-class Spent(BaseModel):
+class EmbedSpent(BaseModel):
     """Time per step in milliseconds."""
 
     decode: float
     network: float = Field(description="Queueing and inference.")
+
+
+class Spent(EmbedSpent):
+    """Time per step in milliseconds."""
+
     score: float
 
 
@@ -40,6 +55,57 @@ class PhotoTags(BaseModel):
     reason: str = Field(description="Why they have none; empty if none is missing.")
     model: str = Field(description="Name and version of the model.")
     milliseconds: Spent
+
+
+class TagOptions(BaseModel):
+    """Options of tagging a photo of the root: those of a photo that is sent, as query parameters."""
+
+    top: int = Field(10, ge=1, le=1000, description=TOP)
+    threshold: float | None = Field(None, ge=0, le=1, description=THRESHOLD)
+    everything: bool = Field(False, alias="all", description=EVERYTHING)
+    vocabulary: list[str] = Field([], description=VOCABULARY)
+    task: Literal["all", "unseen"] = Field("all", description=TASK)
+
+
+class LibraryTags(PhotoTags):
+    """Tags of a photo of the root, and the keywords that it has."""
+
+    keywords: list[str] = Field(description="Keywords that a person gave, in the photo or its sidecars.")
+    given: list[str] = Field(description="Tags that zerotag wrote, and on which nobody has decided.")
+    accepted: list[str] = Field(description="Those of the keywords that were accepted here.")
+    rejected: list[str] = Field(description="Tags that were rejected, which zerotag does not write.")
+    problem: str = Field("", description="Why keywords cannot be read; empty if they can.")
+
+
+def _keyword(text: str) -> str:
+    text = unicodedata.normalize("NFC", text.strip())
+    if not text.isprintable():
+        raise ValueError("a tag has no line breaks or other control characters")
+    return text
+
+
+Keyword = Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S"), AfterValidator(_keyword)]
+
+
+class Decision(BaseModel):
+    """What a person says of a photo's tags, in any words."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    accept: list[Keyword] = Field([], max_length=1000, description="Tags to make keywords, in the sidecar.")
+    reject: list[Keyword] = Field([], max_length=1000, description="Tags that zerotag must not give to the photo.")
+    forget: list[Keyword] = Field(
+        [], max_length=1000, description="Tags that were accepted or rejected, and are to be undecided again."
+    )
+
+    @model_validator(mode="after")
+    def _say_one_thing(self) -> Self:
+        said: dict[str, str] = {}
+        for what in ("accept", "reject", "forget"):
+            for word in getattr(self, what):
+                if said.setdefault(word.casefold(), what) != what:
+                    raise ValueError(f"{word}: both in {said[word.casefold()]} and in {what}")
+        return self
 
 
 class BatchPhoto(BaseModel):
@@ -58,6 +124,15 @@ class BatchTags(BaseModel):
     reason: str
     model: str
     milliseconds: Spent
+
+
+class Embedding(BaseModel):
+    """Principal vectors of a photo."""
+
+    vectors: list[list[float]] = Field(description="(M, d): a word's score is its maximum dot product with them.")
+    model: str = Field(description="Name and version of the model.")
+    network: str = Field(description="Digest of the network: vectors of different networks are not comparable.")
+    milliseconds: EmbedSpent
 
 
 class SearchForm(BaseModel):

@@ -24,11 +24,19 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from service.answers import (
+    EVERYTHING,
+    TASK,
+    THRESHOLD,
+    TOP,
+    VOCABULARY,
     BatchPhoto,
     BatchTags,
+    Decision,
+    Embedding,
     IndexAnswer,
     IndexRequest,
     IndexState,
+    LibraryTags,
     ModelAnswer,
     PhotoTags,
     Problem,
@@ -38,53 +46,58 @@ from service.answers import (
     SearchRequest,
     Spent,
     TagAnswer,
+    TagOptions,
 )
+from service.keywords import Keywords
 from service.limits import Limits, Slots
 from service.record import LATENCY, RequestLog
 from service.settings import ServeSettings
 from zerotag.data.photos import PHOTO_SUFFIXES, RAW_SUFFIXES, open_photo
 from zerotag.errors import ZerotagError
 from zerotag.files import shown
+from zerotag.metadata.exiftool import ExiftoolError
+from zerotag.metadata.keywords import PhotoKeywords, sidecars
 from zerotag.metadata.vocabulary_file import VocabularyFile, read_vocabulary
+from zerotag.metadata.writing import KeywordError, ReadOnlyError
 from zerotag.samples import samples
 from zerotag.serving.index import Index, Where, open_index, search_words
 from zerotag.serving.keywords import rank_keywords
-from zerotag.serving.tagger import SHOWN, Tag, Tagger, Words, split_words
-from zerotag.serving.update import RemovalError, inside, update
+from zerotag.serving.tagger import Tag, Tagger, Words, split_words
+from zerotag.serving.update import RemovalError, inside, stamp_of, update
 
 logger = logging.getLogger(__name__)
 
 PAGE = Path(__file__).parent / "page"
 
+_POLICY = "default-src 'self'; img-src 'self' blob: data:; base-uri 'none'; frame-ancestors 'none'"
+
 # (B, S, S, 3) uint8 -> (B, M, d): the network, local or remote.
 Embed = Callable[[np.ndarray], Coroutine[Any, Any, np.ndarray]]
 
-Top = Annotated[int, Form(ge=1, le=1000, description="Maximum number of tags.")]
-Threshold = Annotated[
-    float | None, Form(ge=0, le=1, description=f"Minimum probability; {SHOWN} by default, without a vocabulary.")
-]
-Everything = Annotated[bool, Form(alias="all", description="Also improbable tags and near-synonyms.")]
-Vocabulary = Annotated[
-    list[str],
-    Form(
-        description="Candidate words, repeated, comma-separated, or a JSON list. Default: serve.vocabulary, or the "
-        "model's tags."
-    ),
-]
-TaskOption = Annotated[Literal["all", "unseen"], Form(description="`unseen`: only words not seen in training.")]
+Photo = Annotated[UploadFile, File(description="An image file, of any format that zerotag reads.")]
+Top = Annotated[int, Form(ge=1, le=1000, description=TOP)]
+Threshold = Annotated[float | None, Form(ge=0, le=1, description=THRESHOLD)]
+Everything = Annotated[bool, Form(alias="all", description=EVERYTHING)]
+Vocabulary = Annotated[list[str], Form(description=VOCABULARY)]
+TaskOption = Annotated[Literal["all", "unseen"], Form(description=TASK)]
+
+# Where the body of a POST request is a form; elsewhere it is JSON.
+_FORMS = ("/tag", "/tag/batch", "/embed")
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": reason}
     for status, reason in {
         400: "Malformed request",
         401: "Missing or invalid API key",
-        403: "Path outside the photo root, or no photo root configured",
+        403: "Path outside the photo root, no photo root configured, or a folder that is read-only",
         404: "No such photo",
-        409: "An index update would remove much of the index; ask for it with `prune`",
+        409: "An index update would remove much of the index (ask for it with `prune`), or a rejected tag is a keyword "
+        "that a person gave",
         408: "Request body took too long to arrive",
         413: "Too large",
         415: "Unsupported content type",
         422: "Not an image, an option out of range, or no word with a word vector",
+        501: "exiftool is not installed",
         503: "Busy; retry after Retry-After seconds",
     }.items()
 }
@@ -96,6 +109,7 @@ class _Service:
     def __init__(self, settings: ServeSettings):
         self.settings = settings
         self.slots = Slots(-(-settings.queue // settings.processes))
+        self.keywords = Keywords()
 
     # Loaded lazily: this module is also imported by processes that only start other processes.
     @cached_property
@@ -186,12 +200,32 @@ class _Service:
         except ZerotagError as error:
             raise HTTPException(403 if "outside" in str(error) else 404, str(error)) from error
 
+    def photo(self, path: str) -> Path:
+        """A photo below the root."""
+        file = self.inside(path)
+        if not file.is_file() or file.suffix.lower() not in PHOTO_SUFFIXES | RAW_SUFFIXES:
+            raise HTTPException(404, f"{path}: not a photo.")
+        return file
+
+    def sidecars_inside(self, photo: Path, path: str) -> None:
+        """Check that no sidecar is a link that leads out of the root."""
+        root = self.root.resolve()
+        for sidecar in sidecars(photo):
+            if not sidecar.resolve().is_relative_to(root):
+                raise HTTPException(403, f"{path}: its sidecar is a link that leads outside the photo root.")
+
+    def indexed_vectors(self, photo: Path) -> np.ndarray | None:
+        """Principal vectors (M, d) of a photo below the root, if it has not changed since it was indexed."""
+        root = self.root.resolve()
+        found = self.index.find(shown(root), shown(photo.relative_to(root)))
+        return found[1] if found and found[0].stamp == stamp_of(photo.stat()) else None
+
     def example(self, path: str) -> np.ndarray:
         """Principal vectors (M, d) of an indexed photo."""
-        principal = self.index.matrix(shown(self.root.resolve()), path)
-        if principal is None:
+        found = self.index.find(shown(self.root.resolve()), path)
+        if found is None:
             raise HTTPException(404, f"like: {path[:200]}: not an indexed photo. Index it, or send it as `photo`.")
-        return principal
+        return found[1]
 
     def search(self, wanted: SearchRequest, example: np.ndarray | None) -> dict[str, Any]:
         """Search the index; the answer lacks the time."""
@@ -326,13 +360,14 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(service.load)
         yield
+        await run_in_threadpool(service.keywords.close)
 
     app = FastAPI(
         title="zerotag",
         version="1",
         lifespan=lifespan,
         description="Open-vocabulary tagging and search of photographs, including words not seen in training.",
-        docs_url=None,  # loads assets from a CDN
+        docs_url=None,  # FastAPI's loads its parts from a CDN
         redoc_url=None,
     )
     key = APIKeyHeader(name="X-API-Key", auto_error=False, description="Required if an API key is configured.")
@@ -355,7 +390,7 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
 
     @api.post("/tag", response_model=PhotoTags, dependencies=[Depends(one_photo), working])
     async def tag(
-        photo: Annotated[UploadFile, File(description="An image file: JPEG, PNG, WebP, GIF, TIFF or BMP.")],
+        photo: Photo,
         top: Top = 10,
         threshold: Threshold = None,
         everything: Everything = False,
@@ -410,6 +445,68 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
                 answers[place].tags = [TagAnswer.model_validate(asdict(each)) for each in tags]
                 service.log.tagged(picture, sizes[place], tags, bool(vocabulary), task)
         return {"photos": answers, **absent(words), "model": service.version, "milliseconds": Spent(**spent)}
+
+    @api.post("/embed", response_model=Embedding, dependencies=[Depends(one_photo), working])
+    async def embed_photo(photo: Photo) -> Any:
+        """Compute the principal vectors of a photo, to be compared with word vectors or with those of other photos."""
+        spent: dict[str, float] = {}
+        data = await photo.read()
+        with _timed("decode", spent):
+            pixels = await run_in_threadpool(service.decode, data, _name(photo))
+        with _timed("network", spent):
+            principal = (await embed(pixels[None]))[0]
+        return {
+            "vectors": principal.tolist(),
+            "model": service.version,
+            "network": service.tagger.network,
+            "milliseconds": spent,
+        }
+
+    def tags_of(path: str, photo: Path, options: TagOptions, keywords: PhotoKeywords, problem: str = "") -> Any:
+        """Tags of a photo of the root. They are not logged: the log is about photos that come, not about those seen."""
+        spent = {"decode": 0.0, "network": 0.0}
+        words = service.words(options.vocabulary, options.task)
+        principal = service.indexed_vectors(photo)
+        if principal is None:
+            with _timed("decode", spent):
+                pixels = service.tagger.pixels(photo.read_bytes(), path, settings.max_pixels)
+            with _timed("network", spent):
+                principal = anyio.from_thread.run(embed, pixels[None])[0]
+        with _timed("score", spent):
+            tags = service.rank(
+                principal, words, not options.vocabulary, options.top, options.threshold, options.everything
+            )
+        answer = {"tags": tags, **absent(words), "model": service.version, "milliseconds": spent}
+        return {**answer, **asdict(keywords), "problem": problem}
+
+    @api.get("/tags/{path:path}", response_model=LibraryTags, dependencies=[working])
+    def tags_and_keywords(path: str, options: Annotated[TagOptions, Query()]) -> Any:
+        """Tag a photo below the photo root, and get the keywords it has. An indexed photo needs no inference."""
+        photo = service.photo(path)
+        service.sidecars_inside(photo, path)
+        try:
+            keywords, problem = service.keywords.read(photo), ""
+        except ExiftoolError as error:
+            keywords, problem = PhotoKeywords([], [], [], []), str(error)
+        return tags_of(path, photo, options, keywords, problem)
+
+    @api.post("/tags/{path:path}", response_model=LibraryTags, dependencies=[working])
+    def decide(path: str, decision: Decision, options: Annotated[TagOptions, Query()]) -> Any:
+        """Accept or reject tags of a photo below the photo root, in its sidecar.
+
+        Accepted tags become keywords; rejected ones are never written again, and count as negatives in training.
+        """
+        photo = service.photo(path)
+        service.sidecars_inside(photo, path)
+        try:
+            keywords = service.keywords.decide(photo, decision.accept, decision.reject, decision.forget)
+        except ExiftoolError as error:
+            raise HTTPException(501, str(error)) from error
+        except ReadOnlyError as error:
+            raise HTTPException(403, str(error)) from error
+        except KeywordError as error:
+            raise HTTPException(409, str(error)) from error
+        return tags_of(path, photo, options, keywords)
 
     reading = Depends(_read_search)
 
@@ -478,9 +575,7 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
     )
     def photo(path: str, side: Annotated[int, Query(ge=16, le=2048)] = 320) -> Response:
         """Get a thumbnail of a photo below the photo root."""
-        file = service.inside(path)
-        if not file.is_file() or file.suffix.lower() not in PHOTO_SUFFIXES | RAW_SUFFIXES:
-            raise HTTPException(404, f"{path}: not a photo.")
+        file = service.photo(path)
         picture = open_photo(file.read_bytes(), path, settings.max_pixels, least_side=2 * side)
         picture.thumbnail((side, side))
         buffer = io.BytesIO()
@@ -505,8 +600,11 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
 
     @app.get("/", include_in_schema=False)
     def page() -> FileResponse:
-        policy = "default-src 'self'; img-src 'self' blob: data:; base-uri 'none'; frame-ancestors 'none'"
-        return FileResponse(PAGE / "index.html", headers={"Content-Security-Policy": policy})
+        return FileResponse(PAGE / "index.html", headers={"Content-Security-Policy": _POLICY})
+
+    @app.get("/docs", include_in_schema=False)
+    def docs() -> FileResponse:
+        return FileResponse(PAGE / "docs.html", headers={"Content-Security-Policy": _POLICY})
 
     @app.get("/page/samples", include_in_schema=False)
     def page_samples() -> list[dict[str, str]]:
@@ -526,7 +624,7 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
     @app.exception_handler(RequestValidationError)
     async def refuse_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        wanted = "multipart/form-data" if request.url.path.startswith("/tag") else "application/json"
+        wanted = "multipart/form-data" if request.url.path in _FORMS else "application/json"
         if request.method == "POST" and request.url.path != "/search" and kind != wanted:
             return problem(415, f"Send {wanted} instead of {kind or 'a body without a content type'}.")
         return problem(422, "; ".join(_explain(each) for each in error.errors()[:5]))
@@ -540,6 +638,7 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
         return JSONResponse({"error": reason}, status, headers=headers)
 
     app.include_router(api)
+    app.mount("/docs/swagger", StaticFiles(packages=[("fastapi_swagger", "resources")]), name="swagger")
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
     # A batch request contains several photos, plus the overhead of multipart encoding.
     body_bytes = settings.max_bytes * 2 + 1_000_000

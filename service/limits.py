@@ -14,7 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 T = TypeVar("T")
 
 # Paths that need no API key: the page prompts for it, and the API description is not secret.
-_OPEN = ("/", "/page", "/openapi.json")
+_OPEN = ("/", "/page", "/docs", "/openapi.json")
+_OPEN_BELOW = ("/page/", "/docs/")
 
 
 def busy() -> HTTPException:
@@ -101,7 +102,7 @@ class Limits:
 
     def _check_head(self, request: Request) -> None:
         path = request.url.path
-        open_to_all = path in _OPEN or path.startswith("/page/")
+        open_to_all = path in _OPEN or path.startswith(_OPEN_BELOW)
         if self._key and not open_to_all:
             given = request.headers.get("x-api-key", "")
             if not hmac.compare_digest(given.encode(), self._key.encode()):

@@ -200,8 +200,9 @@ def test_an_index_that_does_not_know_dates_is_taken_over(
     update(new, tagger, tmp_path / "photos", [""])
     root = str(tmp_path / "photos")
     (entry,) = new.entries()[root].values()
-    matrix = new.matrix(root, "a.jpg")
-    assert matrix is not None
+    found = new.find(root, "a.jpg")
+    assert found is not None and found[0] == entry
+    matrix = found[1]
     schema = pa.schema(
         [
             pa.field("root", pa.string(), nullable=False),

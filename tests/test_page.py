@@ -176,6 +176,28 @@ def test_on_a_phone(page: webdriver.Chrome, tmp_path: Path) -> None:
         page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+def test_api_documentation(browser: webdriver.Chrome, server: Server) -> None:
+    browser.get_log("browser")
+    browser.get(f"{server.url}/docs")
+    schema = httpx.get(f"{server.url}/openapi.json").json()
+    expected = {f"{method.upper()} {path}" for path, methods in schema["paths"].items() for method in methods}
+
+    def listed() -> set[str]:
+        return {
+            f"{row.find_element(By.CLASS_NAME, 'opblock-summary-method').text} "
+            f"{row.find_element(By.CLASS_NAME, 'opblock-summary-path').get_attribute('data-path')}"
+            for row in browser.find_elements(By.CLASS_NAME, "opblock-summary")
+        }
+
+    wait(browser, lambda: listed() == expected)
+    browser.find_element(By.CSS_SELECTOR, "[id$=index_state_index_get] button").click()
+    wait(browser, lambda: browser.find_element(By.CLASS_NAME, "try-out__btn").click() is None)
+    browser.find_element(By.CLASS_NAME, "execute").click()
+    wait(browser, lambda: "indexed" in browser.find_element(By.CLASS_NAME, "live-responses-table").text)
+    # Neither a script error, nor anything that the security policy had to stop.
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
 def test_nothing_from_elsewhere(page: webdriver.Chrome, server: Server) -> None:
     messages = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
     sent = [each["params"] for each in messages if each["method"] == "Network.requestWillBeSent"]

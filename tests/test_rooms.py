@@ -32,7 +32,8 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "serving": (*BASE, "words", "metadata", "data.photos", "data.batches", "data.scan", "evaluation.calibration"),
     "registry": (*BASE, "data", "serving"),
     "packaging": (*BASE, "words", "data", "training", "evaluation", "serving", "registry"),
-    "zerotag": ("serving.tagger",),  # src/zerotag/__init__.py
+    "client": BASE,
+    "zerotag": ("client", "serving.tagger"),  # src/zerotag/__init__.py
     "cli": (
         *BASE,
         "profiles",

@@ -68,6 +68,24 @@ def test_own_words(client: httpx.Client) -> None:
     refused(send(client, encoded(), vocabulary="qzxv, qqq"), 422, "No word vector", "qzxv")
 
 
+def test_embed(client: httpx.Client, packaged: Path) -> None:
+    answer = client.post("/embed", files={"photo": ("a.jpg", encoded(3))}).json()
+    tagger = Tagger(packaged)
+    vectors = np.array(answer["vectors"], np.float32)
+    assert vectors.shape == (3, 50) and vectors == pytest.approx(tagger.embed(encoded(3), "a.jpg"), abs=1e-4)
+    assert (answer["model"], answer["network"]) == ("zerotag:test", tagger.network)
+    assert set(answer["milliseconds"]) == {"decode", "network"}
+    [best] = tagger.rank(vectors, tagger.words(), top=1, everything=True)
+    assert best.score == pytest.approx(send(client, encoded(3), all=True, top=1).json()["tags"][0]["score"], abs=1e-4)
+
+    two = [("photo", ("a.jpg", encoded())), ("photo", ("b.jpg", encoded()))]
+    refused(client.post("/embed", files=two), 422, "more than one photo")
+    refused(client.post("/embed", files={"photo": ("a.jpg", b"no picture")}), 422, "not an image")
+    refused(client.post("/embed", files={"photo": ("a.jpg", bytes(25_000_000))}), 413, "20,000,000")
+    refused(client.post("/embed", files={"photo": ("a.png", png_bomb(20_000, 20_000))}), 422, "100,000,000 pixels")
+    refused(client.post("/embed", json={}), 415, "multipart/form-data")
+
+
 def test_vocabulary_file(packaged: Path, tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("Haustier\t{dog, cat}\nqzxv\nboat\t\t1\n")
     with serving(packaged, tmp_path, workers="1", vocabulary=str(tmp_path / "words.txt")) as running:
@@ -537,7 +555,8 @@ def test_fuzz(server: Server) -> None:
     operations = [result.ok() for result in schema.get_all_operations()]
     assert {f"{each.method.upper()} {each.path}" for each in operations} == {
         "POST /tag", "POST /tag/batch", "POST /search", "GET /index", "POST /index", "DELETE /index",
-        "GET /photo/{path}", "GET /model",
+        "GET /photo/{path}", "GET /model", "GET /tags/{path}", "POST /tags/{path}",
+        "POST /embed",
     }  # fmt: skip
     for operation in operations:
 

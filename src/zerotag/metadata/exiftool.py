@@ -21,19 +21,23 @@ EMPTY = _HERE / "empty.xmp"
 _BATCH = 100
 
 
+class ExiftoolError(ZerotagError):
+    """exiftool is not installed, does not start, or has stopped."""
+
+
 @contextmanager
 def open_exiftool() -> Iterator["ExifTool"]:
     """Start exiftool, and stop it at the end of the block.
 
     Raises:
-        ZerotagError: it is not installed, or too old.
+        ExiftoolError: it is not installed, or too old.
     """
     from exiftool import ExifTool
     from exiftool.exceptions import ExifToolException
 
     program = shutil.which("exiftool")
     if program is None:
-        raise ZerotagError(
+        raise ExiftoolError(
             "Keywords are read and written with exiftool, which is not installed. Install it: "
             "apt install libimage-exiftool-perl, dnf install perl-Image-ExifTool, or brew install exiftool."
         )
@@ -41,7 +45,7 @@ def open_exiftool() -> Iterator["ExifTool"]:
     try:
         tool.run()
     except (ExifToolException, OSError, RuntimeError) as error:
-        raise ZerotagError(f"{program} does not start ({error}). Version 12.15 or later is needed.") from error
+        raise ExiftoolError(f"{program} does not start ({error}). Version 12.15 or later is needed.") from error
     try:
         yield tool
     finally:
@@ -99,7 +103,7 @@ def _execute(tool: "ExifTool", *arguments: str | bytes) -> tuple[int, bytes, str
         # Bytes, as a file name may have any.
         output = cast(bytes, tool.execute(*arguments, raw_bytes=True))
     except (ExifToolException, OSError) as error:
-        raise ZerotagError(f"exiftool stopped unexpectedly ({error}). Run again.") from error
+        raise ExiftoolError(f"exiftool stopped unexpectedly ({error}). Run again.") from error
     return int(tool.last_status or 0), output, os.fsdecode(tool.last_stderr or b"").strip()
 
 

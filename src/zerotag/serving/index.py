@@ -222,12 +222,6 @@ class Index:
             found[root][photo] = Entry(*known)
         return dict(found)
 
-    def matrix(self, root: str, photo: str) -> np.ndarray | None:
-        """Principal vectors (M, d) of a photo; None if it is not in the index."""
-        where = f"root = {_quoted([root])} AND photo = {_quoted([photo])}"
-        rows = self._table.search().where(where).select(["row", "vector"]).limit(None).to_arrow()
-        return _matrix(rows["vector"])[np.argsort(rows["row"].to_numpy())] if len(rows) else None
-
     def vectors(self, digests: Iterable[str]) -> dict[str, np.ndarray]:
         """Principal vectors (M, d) by content; contents that are not in the index are left out."""
         if not (wanted := _quoted(digests)):
@@ -239,6 +233,17 @@ class Index:
         for digest, row, vector in zip(rows["digest"].to_pylist(), rows["row"].to_pylist(), vectors, strict=True):
             found.setdefault(digest, np.empty((self._rows, len(vector)), np.float32))[row] = vector
         return found
+
+    def find(self, root: str, photo: str) -> tuple[Entry, np.ndarray] | None:
+        """What is known of a photo, and its principal vectors (M, d); None if it is not in the index."""
+        where = f"root = {_quoted([root])} AND photo = {_quoted([photo])}"
+        columns = ["stamp", "digest", "taken", "row", "vector"]
+        rows = self._table.search().where(where).select(columns).limit(None).to_arrow()
+        if not len(rows):
+            return None
+        order = np.argsort(rows["row"].to_numpy())
+        entry = Entry(*(rows[name][0].as_py() for name in columns[:3]))
+        return entry, _matrix(rows["vector"])[order]
 
     def put(self, root: str, photos: list[str], entries: list[Entry], matrices: np.ndarray) -> None:
         """Add or replace photos by root and path, atomically.

@@ -81,6 +81,11 @@ def inside(root: Path, path: str) -> Path:
     return found
 
 
+def stamp_of(status: os.stat_result) -> str:
+    """The stamp of a file's state."""
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
 def root_of(index: Index, folder: Path) -> tuple[Path, str]:
     """The indexed folder that a folder is in, and its path below it; the folder itself and "" if it is in none."""
     folder, roots = folder.resolve(), index.roots()
@@ -103,8 +108,8 @@ def find_example(index: Index, tagger: Tagger, file: Path) -> tuple[np.ndarray, 
         for root in index.roots():
             if (name := shown(path)).startswith(f"{root.rstrip('/')}/"):
                 key = root, name[len(root.rstrip("/")) + 1 :]
-                if (principal := index.matrix(*key)) is not None:
-                    return principal, key
+                if (found := index.find(*key)) is not None:
+                    return found[1], key
     return tagger.embed(photo.read_bytes(), shown(photo)), None
 
 
@@ -176,7 +181,7 @@ def update(
             there.add(name)
             continue
         there.add(name)
-        stamp = f"{status.st_size}-{status.st_mtime_ns}"
+        stamp = stamp_of(status)
         if name in known and known[name].stamp == stamp:
             progress.unchanged += 1
         else:

@@ -14,7 +14,7 @@ from zerotag.data.sources.base import Source, need
 from zerotag.errors import ZerotagError
 from zerotag.files import write_aside
 from zerotag.metadata.exiftool import open_exiftool
-from zerotag.metadata.keywords import read_persons_words
+from zerotag.metadata.keywords import read_photo_keywords
 
 _TABLE = "keywords.csv"
 _SEPARATOR = "|"
@@ -42,8 +42,8 @@ def fetch(settings: FolderSettings, raw: Path, work: Path, lock: Path) -> None:
     folder = need(Path(settings.photos), "folder", "sources.folder.photos")
     photos = scan([folder]).photos
     with open_exiftool() as tool:
-        found = read_persons_words(tool, photos)
-    rows = [(photo, [word.replace(_SEPARATOR, " ").strip() for word in words]) for photo, words in found.items()]
+        found = read_photo_keywords(tool, photos)
+    rows = [(photo, [word.replace(_SEPARATOR, " ").strip() for word in each.keywords]) for photo, each in found.items()]
     rows = [(photo, words) for photo, words in rows if any(words)]
     if not rows:
         raise ZerotagError(
