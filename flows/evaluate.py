@@ -4,9 +4,8 @@ import json
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from prefect import flow, task
 from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.states import Completed, State
@@ -15,19 +14,20 @@ from flows.alerts import alert
 from flows.pipeline import LOCK, fetch_model, repro, stamped, workspace
 from zerotag.data.dataset import Dataset
 from zerotag.errors import ZerotagError
-from zerotag.evaluation.evaluate import evaluate, principal_vectors
 from zerotag.evaluation.metrics import figure_text
 from zerotag.files import hold, write_aside
 from zerotag.registry.champion import read_champion
 from zerotag.settings import change_params, read_params
-from zerotag.training.model import Model, load_model
 from zerotag.words.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from zerotag.training.model import Model
 
 RECORDS = Path("work/evaluations")
 
 
 @task(task_run_name="model {model}", tags=["zerotag"])
-def find_model(model: str) -> Model:
+def find_model(model: str) -> "Model":
     """Load a model.
 
     Args:
@@ -36,6 +36,8 @@ def find_model(model: str) -> Model:
     Raises:
         ZerotagError: the model does not exist.
     """
+    from zerotag.training.model import load_model  # slow to import, and the server that schedules runs needs none of it
+
     if model == "champion":
         champion = read_champion()
         if champion is None:
@@ -65,8 +67,12 @@ def prepare(source: str, changes: list[str]) -> Path:
 
 
 @task(task_run_name="figures", tags=["zerotag"])
-def compute_metrics(model: Model, folder: Path) -> dict[str, Any]:
+def compute_metrics(model: "Model", folder: Path) -> dict[str, Any]:
     """Compute all metrics on the source's test photos; seen tags are those the model was trained on."""
+    import torch
+
+    from zerotag.evaluation.evaluate import evaluate, principal_vectors
+
     params = read_params(folder / "params.yaml")
     dataset = Dataset.read(folder / "prepared")
     tags = Vocabulary.read(folder / "words", folder / "split.csv")

@@ -3,7 +3,7 @@
 import json
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
@@ -14,7 +14,6 @@ from flows.alerts import alert
 from flows.pipeline import LOCK, add, changes, repro, stamped
 from flows.train import train_models
 from zerotag.data.dataset import Dataset
-from zerotag.evaluation.comparison import Comparison, compare
 from zerotag.files import hold
 from zerotag.registry.champion import Champion, keep, promote, read_champion
 from zerotag.registry.choice import best_model
@@ -22,7 +21,9 @@ from zerotag.registry.drift import profile
 from zerotag.registry.reasons import RetrainSettings, age_or_drift
 from zerotag.serving.package import git_revision
 from zerotag.settings import from_params, read_params
-from zerotag.training.model import load_model
+
+if TYPE_CHECKING:
+    from zerotag.evaluation.comparison import Comparison
 
 
 @task(task_run_name="reasons", tags=["zerotag"])
@@ -41,8 +42,12 @@ def find_reasons(champion: Champion | None, settings: RetrainSettings) -> tuple[
 
 
 @task(task_run_name="champion against {backbone} {method}", tags=["zerotag"])
-def compare_with_champion(champion: Champion, backbone: str, method: str, settings: RetrainSettings) -> Comparison:
+def compare_with_champion(champion: Champion, backbone: str, method: str, settings: RetrainSettings) -> "Comparison":
     """Compare a challenger with the champion on the same test photos."""
+    # Slow to import, and most nights there is nothing to compare.
+    from zerotag.evaluation.comparison import compare
+    from zerotag.training.model import load_model
+
     params = read_params()
     return compare(
         load_model(champion.folder() / "model"),

@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import torch
 from prefect import flow, get_client, task
 from prefect.artifacts import (
     create_link_artifact,
@@ -26,7 +25,7 @@ from zerotag.evaluation.metrics import figure_text
 from zerotag.files import hold
 from zerotag.registry.choice import best_model
 from zerotag.settings import read_params
-from zerotag.training.devices import one_gpu, runs_at_once
+from zerotag.training.devices import count_gpus, one_gpu, runs_at_once
 
 # One concurrency limit per machine, since all its checkouts share the GPUs.
 LIMIT = f"zerotag-training-{socket.gethostname()}"
@@ -57,14 +56,14 @@ def _slot(limit: str) -> AbstractContextManager[None]:
 @task(task_run_name="features {backbone}", tags=["zerotag", "training"])
 def features(backbone: str, limit: str) -> None:
     """Run the features stage first, since all methods share it."""
-    with _slot(limit), one_gpu(Path("work"), torch.cuda.device_count() if _at_once() > 1 else 0) as environment:
+    with _slot(limit), one_gpu(Path("work"), count_gpus() if _at_once() > 1 else 0) as environment:
         repro(f"features@{backbone}", environment=environment)
 
 
 @task(task_run_name="{backbone} {method}", tags=["zerotag", "training"])
 def train_and_evaluate(backbone: str, method: str, force: bool, limit: str) -> dict[str, Any]:
     """Run the train and evaluate stages of one model. A retry resumes from the last checkpoint."""
-    with _slot(limit), one_gpu(Path("work"), torch.cuda.device_count() if _at_once() > 1 else 0) as environment:
+    with _slot(limit), one_gpu(Path("work"), count_gpus() if _at_once() > 1 else 0) as environment:
         if force:
             repro(f"train@{backbone}-{method}", options=("--force", "--single-item"), environment=environment)
         repro(f"evaluate@{backbone}-{method}", environment=environment)

@@ -14,6 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+# The workers of pytest-xdist share the cores: with a thread a core in each of them, threads wait for one another.
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
+
 import httpx
 import numpy as np
 import pytest
@@ -22,6 +26,17 @@ from PIL import Image
 PROJECT = Path(__file__).resolve().parents[1]
 TAGS = ["sky", "sea", "beach", "sunset", "mountain", "snow", "tree", "flower", "dog", "cat", "horse", "bird"]
 OTHER_WORDS = ["boat", "lighthouse", "zebra", "tractor", "guitar", "cloud", "river", "castle"]
+# Begun first, so that no worker is left alone with one of them in the end.
+LONGEST = ("test_flows.py", "test_install.py", "test_training.py", "test_starter.py", "test_stages.py")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.option.loadscopereorder = False  # pytest-xdist would begin with the files that have most tests
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
 
 
 def picture(seed: int = 0, width: int = 160, height: int = 120) -> Image.Image:

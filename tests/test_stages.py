@@ -47,7 +47,6 @@ def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         **os.environ,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "PYTHONPATH": str(folder / "src"),
-        "OMP_NUM_THREADS": "2",
         "DVC_NO_ANALYTICS": "1",
         "DVC_SITE_CACHE_DIR": str(folder / ".dvc" / "site"),
     }

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
-import torch
 
 _SCORES = 2**20  # scores per block
 _TAGS = 64  # tags per block
@@ -106,6 +105,8 @@ def top_k_hits(scores: np.ndarray, labels: sp.csr_matrix, k: int) -> np.ndarray:
 
 def _expected_hits(scores: np.ndarray, labels: sp.csr_matrix, k: int) -> np.ndarray:
     """Expected positives among the top K tags of each photo, with ties at the K-th score."""
+    import torch  # slow to import; others need only the figures' text
+
     # torch.topk is three times as fast as numpy's partition.
     best = torch.topk(torch.from_numpy(scores), k, sorted=True).values.numpy()
     edge = best[:, -1]

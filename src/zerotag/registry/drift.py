@@ -6,7 +6,6 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import ks_2samp
 
 from zerotag.data.dataset import Dataset
 from zerotag.data.photos import open_photo
@@ -85,6 +84,8 @@ def photo_drift(then: Profile, now: Profile) -> float:
     """The larger Kolmogorov-Smirnov statistic of brightness and contrast, 0 to 1; 0 with too few photos."""
     if min(len(then.brightness), len(now.brightness)) < ENOUGH:
         return 0.0
+    from scipy.stats import ks_2samp  # slow to import
+
     return max(
         float(ks_2samp(then.brightness, now.brightness).statistic),
         float(ks_2samp(then.contrast, now.contrast).statistic),

@@ -4,15 +4,20 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import torch
-
 from zerotag.errors import ZerotagError
 from zerotag.files import hold
 
 
+def count_gpus() -> int:
+    """Number of GPUs."""
+    import torch  # slow to import
+
+    return torch.cuda.device_count()
+
+
 def runs_at_once(launcher: str) -> int:
     """Number of concurrent trainings: one per GPU, one on a CPU, and one if torchrun uses all GPUs."""
-    return max(1, torch.cuda.device_count()) if launcher == "python" else 1
+    return max(1, count_gpus()) if launcher == "python" else 1
 
 
 @contextmanager
