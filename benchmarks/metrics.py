@@ -77,14 +77,14 @@ def main() -> None:
     raise SystemExit(not met)
 
 
-def random_labels(random: np.random.Generator, tags: int, per_photo: float) -> sp.csr_matrix:
-    """(PHOTOS, tags) 0/1 with tag frequencies proportional to 1 / rank."""
+def random_labels(random: np.random.Generator, tags: int, per_photo: float, photos: int = PHOTOS) -> sp.csr_matrix:
+    """(photos, tags) 0/1 with tag frequencies proportional to 1 / rank."""
     share = 1 / np.arange(1, tags + 1)
-    counts = np.minimum(share / share.sum() * per_photo, 0.5) * PHOTOS
-    rows = [random.choice(PHOTOS, size=max(1, int(count)), replace=False) for count in counts]
+    counts = np.minimum(share / share.sum() * per_photo, 0.5) * photos
+    rows = [random.choice(photos, size=max(1, int(count)), replace=False) for count in counts]
     places = np.repeat(np.arange(tags), [part.size for part in rows])
     ones = np.ones(places.size, dtype=np.uint8)
-    return sp.csr_matrix((ones, (np.concatenate(rows), places)), shape=(PHOTOS, tags))
+    return sp.csr_matrix((ones, (np.concatenate(rows), places)), shape=(photos, tags))
 
 
 if __name__ == "__main__":

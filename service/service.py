@@ -21,7 +21,7 @@ class Network:
     """The network, on all cores, with adaptive batching across requests."""
 
     def __init__(self) -> None:
-        self._runtime = Runtime(SETTINGS.package / "model.onnx", spin=False)
+        self._runtime = Runtime(SETTINGS.package / "model.onnx", spin=False, views=SETTINGS.views)
         self._runtime(np.zeros((1, self._runtime.size, self._runtime.size, 3), dtype=np.uint8))
 
     @bentoml.api(batchable=True, max_batch_size=SETTINGS.batch, max_latency_ms=SETTINGS.batch_wait_ms)

@@ -24,6 +24,7 @@ class ServeSettings:
     host: address to listen on; localhost by default.
     port: port to listen on.
     workers: API processes; 0 for one per core.
+    views: 1, or 2 to look at the mirror image of each photo as well, at twice the cost.
     batch: maximum batch size of the network.
     batch_wait_ms: a photo that would wait longer than this for the network is rejected (503).
     queue: maximum number of requests processed concurrently; more are rejected (503 with Retry-After).
@@ -46,6 +47,7 @@ class ServeSettings:
     host: str = "127.0.0.1"
     port: int = 3000
     workers: int = 0
+    views: int = 1
     batch: int = 16
     batch_wait_ms: int = 5000
     queue: int = 64

@@ -76,7 +76,8 @@ def main(backbone_name: str, method_name: str) -> None:
     classifier, classes = None, None
     if chosen.needs_classifier:
         whole = need_classifier(backbone.classifier, backbone_name, method_name)
-        classes, known = class_vectors(*whole.describe(), from_params(WordSettings, params["words"], "words"))
+        source = from_params(WordSettings, params["words"], "words")
+        classes, known = class_vectors(*whole.describe(), source, Path("work/classes"))
         classifier = whole.keep(known)
         print(f"{len(known):,} of {len(whole.bias):,} classes of the backbone's classifier have a word vector")
     vocabulary = lift_vocabulary(words, chosen, classes)

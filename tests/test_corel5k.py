@@ -6,18 +6,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import torch
 import yaml
+from benchmarks.corel5k import classes
 from benchmarks.corel5k.figures import FIGURES, Result, differences, evaluate_scores
 from benchmarks.corel5k.folds import PARTS, fold_of
 from benchmarks.corel5k.protocol import TEST, divided, write_table
 from benchmarks.corel5k.tables import SECTIONS, TABLES, Row, changed_params
+from benchmarks.corel5k.trials import Trial
 from conftest import PROJECT
 
 from zerotag.data.sources.csv_table import CsvSettings, read
 from zerotag.evaluation.evaluate import evaluate
 from zerotag.settings import from_params, read_params
+from zerotag.training.classifier import Classifier
+from zerotag.training.heads import ClassHead, Head, JointHead, lift_vocabulary
 from zerotag.training.loop import TrainSettings
-from zerotag.training.methods import method
+from zerotag.training.methods import METHODS, method
+from zerotag.words.lexicon import unit
 from zerotag.words.vocabulary import Vocabulary
 
 PHOTOS = 1400
@@ -113,3 +119,31 @@ def test_a_difference_is_paired() -> None:
     better = [Result(one.figures + 1, one.resampled + 1 + 0.01 * noise[::-1], 1) for one in worse]
     for cell in differences(better, worse):
         assert cell == "+1.0 [+1.0, +1.0]"  # what both share, ten points of it, does not count
+
+
+@pytest.mark.parametrize("seen_tags", [6, 0])
+def test_a_trials_defaults_are_the_librarys(monkeypatch: pytest.MonkeyPatch, seen_tags: int) -> None:
+    random = np.random.default_rng(0)
+    words, vectors, features = (unit(random.standard_normal((n, 8))) for n in (9, 12, 20))
+    features = np.float32(features)
+    classifier = Classifier(torch.randn(12, 8), torch.randn(12))
+    monkeypatch.setattr(classes, "word_vectors", lambda *_: (words, vectors, np.arange(12)))
+    monkeypatch.setattr(classes, "classifier_of", lambda _: classifier)
+    seen = np.arange(9) < seen_tags
+    tags = [f"tag{number}" for number in range(9)]
+    photos = classes.Photos(tuple(map(str, range(20))), features, sp.csr_matrix((20, 9)), tuple(tags), seen)
+    chosen = METHODS["sdl_plus" if seen_tags else "classifier"]
+    vocabulary = lift_vocabulary(Vocabulary(tags, np.float32(words), seen), chosen, np.float32(vectors))
+    if not seen_tags:
+        expected = ClassHead.of(classifier)(torch.from_numpy(features))[:, 0].numpy() @ vocabulary.vectors.T
+        found = classes.tag_scores(Trial("", of_unit_length=True), photos, None, np.arange(20))
+        return np.testing.assert_allclose(found, expected, atol=1e-5)
+    trained = Head(8, chosen, seen_tags)
+    torch.nn.init.normal_(trained.linear.weight)
+    head = JointHead(trained, ClassHead.of(classifier))
+    head.match_scales(torch.from_numpy(features), torch.from_numpy(vocabulary.targets), chosen.trust)
+    with torch.inference_mode():
+        expected = head(torch.from_numpy(features))[:, 0].numpy() @ vocabulary.vectors.T
+        alone = trained(torch.from_numpy(features))[:, 0].numpy() @ np.pad(vocabulary.targets, ((0, 3), (0, 0))).T
+    found = classes.tag_scores(Trial(), photos, alone, np.arange(20))
+    np.testing.assert_allclose(found, expected, atol=1e-3)  # torch's spreads are over one photo less

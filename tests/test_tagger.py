@@ -140,3 +140,13 @@ def test_a_package_names_its_crop(packaged: Path, tmp_path: Path) -> None:
         zerotag.Tagger(folder).pixels(photo, "photo"), to_pixels(picture(3, 160, 40), 64, 0.5)
     )  # fmt: skip
     np.testing.assert_array_equal(zerotag.Tagger(packaged).pixels(photo, "photo"), to_pixels(picture(3, 160, 40), 64))
+
+
+def test_two_views_average_a_photo_and_its_mirror_image(packaged: Path) -> None:
+    one, two = zerotag.Tagger(packaged), zerotag.Tagger(packaged, views=2)
+    pixels = np.stack([to_pixels(picture(seed, 90, 60), 64) for seed in (1, 2)])
+    expected = (one.principal_vectors(pixels) + one.principal_vectors(pixels[:, :, ::-1])) / 2
+    np.testing.assert_allclose(two.principal_vectors(pixels), expected, atol=1e-6)
+    np.testing.assert_allclose(two.principal_vectors(pixels[:, :, ::-1]), expected, atol=1e-5)
+    with pytest.raises(ZerotagError, match="views = 3: use 1, or 2"):
+        zerotag.Tagger(packaged, views=3).principal_vectors(pixels)

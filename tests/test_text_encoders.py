@@ -59,6 +59,17 @@ def test_classes_are_encoded_with_their_definitions(minilm: Callable[[list[str]]
     assert given[1] @ machine > given[1] @ bird
 
 
+def test_classes_are_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names, definitions = ["tench", "crane"], ["a fish", "a machine"]
+    anew, _ = class_vectors(names, definitions, WordSettings(MINILM))
+    first, _ = class_vectors(names, definitions, WordSettings(MINILM), tmp_path)
+    monkeypatch.setattr(module, "load_encoder", lambda source: pytest.fail("encoded anew"))
+    again, known = class_vectors(names, definitions, WordSettings(MINILM), tmp_path)
+    np.testing.assert_array_equal(first, anew)
+    np.testing.assert_array_equal(again, anew)
+    assert known.tolist() == [0, 1]
+
+
 def test_every_tag_has_a_vector(tmp_path: Path, minilm: Callable[[list[str]], np.ndarray]) -> None:
     tags = ["sea", "northern lights", "qwertyzxcv"]
     assert write_vocabulary(tags, WordSettings(MINILM), tmp_path / "words") == []

@@ -31,12 +31,9 @@ from tqdm import tqdm
 from zerotag.evaluation.evaluate import score_matrix
 from zerotag.evaluation.held_out import train_head
 from zerotag.settings import from_params, read_params
-from zerotag.training.backbones import build_backbone
-from zerotag.training.classifier import Classifier
-from zerotag.training.heads import ClassHead, lift_vocabulary, untrained_head
+from zerotag.training.heads import lift_vocabulary
 from zerotag.training.loop import TrainSettings
 from zerotag.training.methods import Method, method
-from zerotag.words.vectors import WordSettings, class_vectors
 from zerotag.words.vocabulary import Vocabulary
 
 WORK = PROJECT / "work" / "corel5k"
@@ -52,16 +49,12 @@ class Data:
         labels: (N, T) labels.
         fold: (N,) fold of each photo.
         vocabulary: T tags, not lifted.
-        classifier: the backbone's own, of C classes.
-        classes: (C, d) word vectors of them.
     """
 
     features: np.ndarray
     labels: sp.csr_matrix
     fold: np.ndarray
     vocabulary: Vocabulary
-    classifier: Classifier
-    classes: np.ndarray
 
 
 def fold_of(name: str) -> int:
@@ -74,12 +67,7 @@ def load(photos: Path, row: Row, split: int) -> Data:
     dataset, vocabulary, labels, features = frozen_data(WORK / "folds", photos, row, split)
     rows = np.flatnonzero(dataset.usable)
     fold = np.array([fold_of(Path(name).name) for name in dataset.photos["id"].iloc[rows]])
-    params = changed_params(read_params(PROJECT / "params.yaml"), row)
-    [backbone] = params["backbones"]
-    classifier = build_backbone(backbone, params["weights"][backbone]).classifier
-    assert classifier is not None
-    classes, known = class_vectors(*classifier.describe(), from_params(WordSettings, params["words"], "words"))
-    return Data(features[rows], labels[rows].tocsr(), fold, vocabulary, classifier.keep(known), classes)
+    return Data(features[rows], labels[rows].tocsr(), fold, vocabulary)
 
 
 def fit(data: Data, key: str, chosen: Method, settings: TrainSettings, fold: int) -> Result:
@@ -93,15 +81,11 @@ def fit(data: Data, key: str, chosen: Method, settings: TrainSettings, fold: int
         fold: the fold to evaluate.
     """
     started = time.monotonic()
-    vocabulary = lift_vocabulary(data.vocabulary, chosen, data.classes if chosen.needs_classifier else None)
+    vocabulary = lift_vocabulary(data.vocabulary, chosen)
     seen, held_out = vocabulary.seen, np.flatnonzero(data.fold == fold)
     labels = data.labels[:, np.flatnonzero(seen)].tocsr()
     others = np.flatnonzero(data.fold != fold)
-    if chosen.trained:
-        own = ClassHead.of(data.classifier) if chosen.trust else None
-        head = train_head(chosen, data.features, others, labels, vocabulary, own, settings, torch.device("cpu"))
-    else:
-        head = untrained_head(chosen, data.classifier, data.classes)
+    head = train_head(chosen, data.features, others, labels, vocabulary, None, settings, torch.device("cpu"))
     seconds = time.monotonic() - started
     with torch.inference_mode():
         principal = head(torch.from_numpy(data.features[held_out])).numpy()
@@ -155,9 +139,9 @@ def main() -> None:
             results[name].append(result)
     pages = [
         f"""{measured("python -m benchmarks.corel5k.folds FOLDER")}
-linear probe on lite0 at 224 pixels; word vectors are GloVe 6B 50-d without classes, in the section Classes MiniLM;
-{len(data.fold):,} photos in {PARTS} folds, {SPLITS} splits with {UNSEEN} unseen tags; mean ± standard deviation over
-folds and splits; training time per head on one core."""
+linear probe on lite0 at 224 pixels, GloVe 6B 50-d, no classes; {len(data.fold):,} photos in {PARTS} folds,
+{SPLITS} splits with {UNSEEN} unseen tags; mean ± standard deviation over folds and splits; training time per head on
+one core."""
     ]
     for number, (title, section) in enumerate(sections.items()):
         first = next(iter(section))

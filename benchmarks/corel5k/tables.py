@@ -62,23 +62,9 @@ METHODS = {
     "classifier": Row("classifier", against="sdl_plus"),
     "conse": Row("conse", against="classifier"),
 }
-# How much the classes are trusted, and with which words.
-CLASSES = {
-    "sdl_plus": Row("sdl_plus"),
-    **{f"sdl_plus, trust {value}": changed("sdl_plus", {"trust": value}) for value in (0.0, 0.25, 1.0, 2.0)},
-    **{
-        f"sdl_plus, GloVe, trust {value}": Row(
-            "sdl_plus", {"words.source": GLOVE, "method.sdl_plus.trust": value}, "sdl_plus"
-        )
-        for value in (0.0, 0.5)
-    },
-    "sdl": Row("sdl", against="sdl_plus"),
-    "classifier": Row("classifier", against="sdl_plus"),
-    "conse": Row("conse", against="classifier"),
-}
 
 # Cross-validated by benchmarks.corel5k.folds, with one change at a time. Rejected ideas for sdl_plus are in
-# benchmarks.corel5k.ideas.
+# benchmarks.corel5k.ideas; uses of the classes, in benchmarks.corel5k.trials.
 SDL = {
     "sdl": Row("sdl"),
     **{f"sdl, M = {rows}": changed("sdl", {"principal_vectors": rows}) for rows in (1, 2, 3, 5, 7, 10)},
@@ -160,7 +146,6 @@ SEARCH = {
     for name, row in rows.items()
 }
 SECTIONS = {
-    "Classes": CLASSES,
     "SDL": with_glove_alone(SDL),
     "sdl_plus": with_glove_alone(SDL_PLUS),
     "Hyper-parameter search: SDL (M, lambda) against Fast0Tag": with_glove_alone(SEARCH),

@@ -57,11 +57,11 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be wri
 _BATCH = 16
 
 
-def _tagger(model: Path | None) -> "Tagger":
+def _tagger(model: Path | None, views: int = 1) -> "Tagger":
     from zerotag.registry.served import package_to_serve
     from zerotag.serving.tagger import Tagger
 
-    return Tagger(model or package_to_serve())
+    return Tagger(model or package_to_serve(), views=views)
 
 
 @app.command()
@@ -80,6 +80,9 @@ def tag(
     write: Annotated[Write, typer.Option(help="Write the tags beside the photos, into them, or to a table.")] = "off",
     sidecar_name: Annotated[SidecarName, typer.Option(help="How sidecars are named.")] = "photo.jpg.xmp",
     dry_run: DryRun = False,
+    views: Annotated[
+        int, typer.Option(min=1, max=2, help="2 looks at the mirror image of each photo as well, at twice the cost.")
+    ] = 1,
     model: Model = None,
 ) -> None:
     """Tag photos, with each tag's probability. An asterisk marks words never seen in training."""
@@ -108,7 +111,7 @@ def tag(
                 f"{', '.join(map(shown, photos))}: no photo in this folder"
                 f"{f'; passed over: {passed_over}' if passed_over else ''}."
             )
-        tagger = _tagger(model)
+        tagger = _tagger(model, views)
         words = tagger.words(own.words if own else split_words([tags]), "unseen" if unseen else "all")
         if own:
             _complain(own.report(words.words))

@@ -18,16 +18,20 @@ class Runtime:
         threads: threads per call; 0 for all cores.
         spin: whether threads busy-wait between calls, which lowers latency. Disable it if other processes need the
             cores.
+        views: 2 to average the principal vectors of a photo and of its mirror image, at twice the cost.
 
     Attributes:
         size: S.
         metadata: metadata written by the export stage.
 
     Raises:
-        ZerotagError: the file is missing, or was not exported by zerotag.
+        ZerotagError: the file is missing, or was not exported by zerotag; or another number of views.
     """
 
-    def __init__(self, file: Path, threads: int = 0, spin: bool = True):
+    def __init__(self, file: Path, threads: int = 0, spin: bool = True, views: int = 1):
+        if views not in (1, 2):
+            raise ZerotagError(f"views = {views}: use 1, or 2 for a photo and its mirror image.")
+        self._views = views
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
@@ -45,4 +49,8 @@ class Runtime:
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """(B, S, S, 3) uint8 -> (B, M, d) float32."""
-        return self._session.run([OUTPUT], {INPUT: pixels})[0]
+        principal = self._session.run([OUTPUT], {INPUT: pixels})[0]
+        if self._views == 1:
+            return principal
+        mirrored = np.ascontiguousarray(pixels[:, :, ::-1])
+        return (principal + self._session.run([OUTPUT], {INPUT: mirrored})[0]) / 2

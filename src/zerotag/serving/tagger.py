@@ -118,6 +118,7 @@ class Tagger:
     Args:
         folder: package folder written by the package stage.
         threads: threads of the network; 0 for all cores.
+        views: 1, or 2 to look at the mirror image of each photo as well, see `zerotag.serving.runtime.Runtime`.
 
     Attributes:
         info: content of tagger.json.
@@ -127,21 +128,21 @@ class Tagger:
         ZerotagError: the folder is not a package.
     """
 
-    def __init__(self, folder: Path | str = "served", threads: int = 0):
+    def __init__(self, folder: Path | str = "served", threads: int = 0, views: int = 1):
         self.folder = Path(folder)
         self.info = read_info(self.folder)
         self.vocabulary = Vocabulary.read(self.folder, self.folder / "vocabulary.csv")
         self._row = {tag: row for row, tag in enumerate(self.vocabulary.tags)}
         self._tag_of_key = {tag_key(tag): tag for tag in reversed(self.vocabulary.tags)}
         self._calibration = Calibration.read(self.folder / "calibration.json")
-        self._threads = threads
+        self._threads, self._views = threads, views
         self._encoded = lru_cache(_PHRASES_KEPT)(self._encode)
         self._own_words = cache(self._vocabulary_words)
 
     # Loaded lazily: a process that only scores does not need the network.
     @cached_property
     def _runtime(self) -> Runtime:
-        return Runtime(self.folder / "model.onnx", self._threads)
+        return Runtime(self.folder / "model.onnx", self._threads, views=self._views)
 
     @cached_property
     def _lexicon(self) -> Lexicon:

