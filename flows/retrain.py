@@ -84,6 +84,8 @@ def retrain(force: bool = False) -> State:
 
 def _retrain(force: bool) -> State:
     settings = from_params(RetrainSettings, read_params().get("retrain"), "retrain")
+    if settings.version_data:
+        add(Path("data"))
     champion = read_champion()
     reasons, again = find_reasons(champion, settings)
     if force:

@@ -32,6 +32,7 @@ def main(backbone: str, method: str) -> None:
         params["evaluate"]["examples"],
         params["evaluate"]["resamples"],
         params["seed"],
+        rejected[dataset.test] if (rejected := dataset.rejected_of(model.vocabulary.tags)) is not None else None,
     )
     with write_aside(Path(f"evaluation/{backbone}/{method}")) as draft:
         draft.mkdir()

@@ -151,8 +151,8 @@ def fit(
         how = partial_fine_tuning(backbone, head, task.layer, np.load(cached), share, device)
     else:
         how = linear_probe(head, np.load(cached), share, device)
-    tags = zip(task.vocabulary.tags, task.vocabulary.seen, strict=True)
-    labels = dataset.labels[:, dataset.columns([tag for tag, is_seen in tags if is_seen])].tocsr()
+    seen = [tag for tag, is_seen in zip(task.vocabulary.tags, task.vocabulary.seen, strict=True) if is_seen]
+    labels, rejected = dataset.labels[:, dataset.columns(seen)].tocsr(), dataset.rejected_of(seen)
 
     def learn(part: nn.Module, batches: Batches, settings: TrainSettings, checkpoint: Path) -> pd.DataFrame:
         key = (
@@ -160,7 +160,8 @@ def fit(
             f"{task.vocabulary.digest} {dataset.digest} {task.chosen} {settings}"
         )
         return train(
-            part, batches, dataset.train, labels, vectors, task.chosen, settings, checkpoint, key, device, process
+            part, batches, dataset.train, labels, vectors, task.chosen, settings, checkpoint, key, device, process,
+            rejected=rejected,
         )  # fmt: skip
 
     head_first = task.settings.head_first

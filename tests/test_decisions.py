@@ -17,6 +17,7 @@ from service.settings import ServeSettings
 from test_metadata import exiftool, keyworded, listed, run, subject, values
 from test_service import refused, send
 
+from zerotag.data import sources
 from zerotag.errors import ZerotagError
 from zerotag.metadata.exiftool import open_exiftool
 from zerotag.metadata.keywords import GivenTag, PhotoKeywords, read_photo_keywords
@@ -211,6 +212,30 @@ def said(photo: Path, **decision: list[str]) -> PhotoKeywords:
     with open_exiftool() as tool:
         decide(tool, photo, **decision)
         return read_photo_keywords(tool, [photo])[photo]
+
+
+def test_training_reads_what_was_decided(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    photos = [keyworded(folder / f"{number}.jpg", number, words=["sky", "Sail boat"]) for number in range(4)]
+
+    def read() -> sources.Source:
+        params = {"photos": str(folder), "test": 2}
+        sources.fetch("folder", params, tmp_path / "raw", tmp_path / "work", tmp_path / "lock")
+        return sources.read("folder", params, tmp_path / "raw")
+
+    with open_writer("sidecar", "model") as save:
+        for photo in photos:
+            save(photo, [GivenTag("dog", 0.5), GivenTag("cat", 0.4)])
+    source = read()
+    assert source.tags == ["Sail boat", "sky"] and source.rejected is None
+    assert (tmp_path / "raw" / "keywords.csv").read_text().startswith("image,tags,bytes\n")
+    said(photos[0], accept=["dog"], reject=["cat"])
+    said(photos[1], reject=["dogs", "Dog", "zebra"])
+    source = read()
+    assert source.tags == ["Sail boat", "dog", "sky"]  # nobody has cat or zebra, so they are no tags to learn
+    assert source.labels.toarray().tolist() == [[1, 1, 1], *[[1, 0, 1]] * 3]
+    assert source.rejected is not None
+    assert source.rejected.toarray().tolist() == [[0, 0, 0], [0, 1, 0], [0, 0, 0], [0, 0, 0]]
 
 
 def test_a_hierarchy_and_other_places(tmp_path: Path) -> None:

@@ -120,6 +120,24 @@ def test_examples_show_true_and_best_tags(
             assert (top["seen"], top["correct"]) == (bool(vocabulary.seen[tag]), top["tag"] in true)
 
 
+def test_rejected_tags_are_to_be_below_the_photos_own(case: tuple[np.ndarray, np.ndarray, Vocabulary]) -> None:
+    principal, labels, vocabulary = case
+    rejected = np.zeros_like(labels)
+    rejected[0], rejected[3] = 1 - labels[0], 1 - labels[3]
+    scores = score_matrix(principal, vocabulary.vectors)
+    pairs = [
+        scores[photo, right] > scores[photo, wrong]
+        for photo in (0, 3)
+        for right in np.flatnonzero(labels[photo])
+        for wrong in np.flatnonzero(rejected[photo])
+    ]
+    ids, rows = [str(row) for row in range(len(labels))], np.arange(len(labels))
+    arguments = principal, sp.csr_matrix(labels), vocabulary, ids, rows, 0
+    found = evaluate(*arguments, rejected=sp.csr_matrix(rejected)).metrics
+    assert found.pop("rejected") == {"below_tags": pytest.approx(100 * np.mean(pairs)), "pairs": len(pairs)}
+    assert found == evaluate(*arguments).metrics
+
+
 def test_a_perfect_model_gets_everything_right() -> None:
     # Each photo's principal vectors are the vectors of its tags, which are orthogonal.
     vectors = np.eye(6, dtype=np.float32)

@@ -312,8 +312,13 @@ def test_changed_data_are_a_reason_but_a_worse_challenger_does_not_take_over(pre
     packaged = served.read_bytes()
     prefect.change(lambda params: params["sources"]["scenes"].update(seed=5))
     prefect.change(lambda params: params["train"]["linear_probe"].update(learning_rate=1e-8))
+    prefect.change(lambda params: params["retrain"].update(version_data=True))
+    (prefect.project / "data").mkdir()
+    (prefect.project / "data" / "a.jpg.xmp").write_text("a new keyword")
     run, output = prefect.run("retrain")
-    assert "reason: changed: download: changed deps: params.yaml: sources.scenes modified" in output
+    prefect.change(lambda params: params["retrain"].update(version_data=False))
+    [reason] = [line for line in output.splitlines() if "reason: changed: download: changed deps: " in line]
+    assert "sources.scenes modified" in reason and "data.version modified" in reason
     assert run["state_name"] == "Kept" and "the champion stays" in run["state"]["message"], output
     assert prefect.champion() == before and served.read_bytes() == packaged
     assert "the champion stays" in prefect.artifacts(run)["retrain"]["data"]

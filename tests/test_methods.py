@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 from zerotag.errors import ZerotagError
 from zerotag.training.heads import Head
-from zerotag.training.methods import METHODS, Method, diversity_weight, loss, method, ranking_loss, score
+from zerotag.training.methods import (
+    METHODS,
+    REJECTED,
+    Method,
+    diversity_weight,
+    loss,
+    method,
+    ranking_loss,
+    score,
+)
 
 
 def assert_close(given: torch.Tensor, expected: torch.Tensor) -> None:
@@ -94,6 +103,32 @@ methods = st.builds(
     Method, regularisation=st.sampled_from([0.0, 0.01, 0.3, 1.0]), diversity_weight=st.booleans(),
     per_negative=st.booleans(), cross_entropy=st.booleans(),
 )  # fmt: skip
+
+
+@settings(max_examples=40, deadline=None)
+@given(problems(), methods, st.integers(0, 2**24 - 1))
+def test_rejected_tags_count_as_several_negatives(
+    drawn: tuple[torch.Tensor, torch.Tensor, torch.Tensor], chosen: Method, bits: int
+) -> None:
+    principal, labels, vectors = drawn
+    rejected = torch.tensor([bits >> place & 1 for place in range(labels.numel())]).view(labels.shape).bool() & ~labels
+    more = torch.zeros(())
+    for matrix, wanted, wrong in zip(principal, labels.tolist(), rejected.tolist(), strict=True):
+        scores = [slow_score(matrix, tag) for tag in vectors]
+        positives = [score for score, yes in zip(scores, wanted, strict=True) if yes]
+        negatives = [score for score, yes in zip(scores, wrong, strict=True) if yes]
+        if not positives or not negatives:
+            continue
+        if chosen.cross_entropy:
+            part = sum((slow_log1p_exp(score) for score in negatives), more * 0)
+        else:
+            part = sum((slow_log1p_exp(n - p) for n in negatives for p in positives), more * 0) / len(positives)
+            part = part / (len(wanted) - len(positives)) if chosen.per_negative else part
+        words = [vectors[tag] for tag, yes in enumerate(wanted) if yes]
+        weight = 1 + slow_variance(words) if chosen.diversity_weight and len(words) > 1 else 1
+        more = more + 2 * (1 - chosen.regularisation) * weight * part / len(principal)
+    without = loss(principal, labels, vectors, chosen)
+    assert_close(loss(principal, labels, vectors, chosen, 0.0, rejected), without + REJECTED * more)
 
 
 @settings(max_examples=80, deadline=None)

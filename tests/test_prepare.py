@@ -268,6 +268,22 @@ def test_the_digest_follows_the_content(source: Source, tmp_path: Path) -> None:
     assert one == two and len({one, three, four}) == 3
 
 
+def test_rejected_tags(source: Source, tmp_path: Path) -> None:
+    prepare(source, SETTINGS, tmp_path / "prepared", tmp_path / "work")
+    without = Dataset.read(tmp_path / "prepared")
+    assert without.rejected is None and without.rejected_of(["sky"]) is None
+    before = content(tmp_path / "prepared")
+    rejected = sp.csr_matrix(1 - source.labels.toarray())
+    prepare(replace(source, rejected=rejected), SETTINGS, tmp_path / "prepared", tmp_path / "work")
+    dataset = Dataset.read(tmp_path / "prepared")
+    assert content(tmp_path / "prepared").items() > before.items()
+    assert dataset.digest != without.digest
+    found = dataset.rejected_of(["sky"])
+    assert found is not None and found.toarray().tolist() == rejected[:, 1].toarray().tolist()
+    assert dataset.rejected_of(["sea"]) is None
+    assert "rejected: 6 tags of 6 photos" in list(statistics(dataset))
+
+
 def test_tags_that_look_like_numbers_or_nothing_stay_words(source: Source, tmp_path: Path) -> None:
     prepare(replace(source, tags=["2010", "007"]), SETTINGS, tmp_path / "one", tmp_path / "work")
     assert Dataset.read(tmp_path / "one").tags["tag"].tolist() == ["2010", "007"]

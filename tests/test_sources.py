@@ -146,6 +146,23 @@ def test_csv_part_column(photo_folder: Path) -> None:
     assert read_csv(photo_folder).train.tolist() == [False, True, False]
 
 
+def test_rejected_tags_of_a_table(photo_folder: Path) -> None:
+    (photo_folder / "tags.csv").write_text(
+        "image,tags,rejected\na.jpg,sea,#Sun  boat\nb.jpg,sea Sun,\nc.jpg,sun,Sea sun\n"
+    )
+    source = read_csv(photo_folder, test=1)
+    assert source.tags == ["sea", "sun"] and source.rejected is not None
+    # Nobody has a boat; and a photo's own tag is not rejected.
+    assert source.rejected.toarray().tolist() == [[0, 1], [0, 0], [1, 0]]
+    rows = [{"image": "a.jpg", "tags": ["sea"], "rejected": ["sun"]}, {"image": "b.jpg", "tags": "sun"}]
+    rows += [{"image": "c.jpg", "tags": "sea sun", "rejected": None}]
+    (photo_folder / "tags.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    source = read_csv(photo_folder, table=str(photo_folder / "tags.jsonl"), test=1)
+    assert source.rejected is not None and source.rejected.toarray().tolist() == [[0, 1], [0, 0], [0, 0]]
+    (photo_folder / "tags.csv").write_text("image,tags,rejected\na.jpg,sea,\nb.jpg,sea,\nc.jpg,sun,moon\n")
+    assert read_csv(photo_folder, test=1).rejected is None
+
+
 def test_json_lines(photo_folder: Path) -> None:
     table = photo_folder / "tags.jsonl"
     rows = [

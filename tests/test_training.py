@@ -111,6 +111,31 @@ def test_a_planted_problem_is_learnt(tmp_path: Path, name: str) -> None:
     assert np.nanmean(average_precision(scores, labels[200:].tocsr())) > 3 * chance
 
 
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_rejected_tag_is_ranked_lower(tmp_path: Path, name: str) -> None:
+    """A person names half of the tags of each photo, and rejects what the first model gives wrongly."""
+    features, labels, vectors = planted()
+    truth, photos = labels.toarray(), np.arange(200)
+    named = sp.csr_matrix(truth * (np.random.default_rng(1).random(truth.shape) < 0.5))
+
+    def learn(rejected: sp.csr_matrix | None, folder: str) -> tuple[Head, np.ndarray]:
+        torch.manual_seed(0)
+        head = Head(FEATURES, METHODS[name], DIMENSIONS)
+        train(
+            head, feature_batches(features, 16, CPU), photos, named, vectors, METHODS[name], QUICK, tmp_path / folder,
+            "key", CPU, rejected=rejected,
+        )  # fmt: skip
+        with torch.inference_mode():
+            scores = (head(torch.from_numpy(features)) @ torch.from_numpy(vectors).T).amax(dim=1).numpy()
+        return head, (-scores).argsort(axis=1).argsort(axis=1)
+
+    first, before = learn(None, "without")
+    wrong = (before < 4) & (truth == 0) & (np.arange(240) < 200)[:, None]
+    _, after = learn(sp.csr_matrix(wrong.astype(np.uint8)), "with")
+    assert after[wrong].mean() > before[wrong].mean() + 0.2
+    assert same_weights(first, learn(sp.csr_matrix(truth.shape, dtype=np.uint8), "nothing")[0])  # to the bit
+
+
 def test_a_seed_repeats_bit_by_bit(tmp_path: Path) -> None:
     first, first_curve = fit(tmp_path / "a", QUICK)
     second, second_curve = fit(tmp_path / "b", QUICK)

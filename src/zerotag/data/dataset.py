@@ -6,6 +6,7 @@ All later steps read it, whatever the source. On disk it is one folder::
     tags.csv         one row per tag: tag, concept (a NUS-WIDE ground-truth concept), train_photos, test_photos,
                      spellings (those of the source with " | " between, if it spells the tag in another way)
     labels.npz       scipy CSR matrix, photos x tags, 0/1
+    rejected.npz     likewise, tags that a person said a photo does not have; only if there are any
     shards/*.tar     WebDataset shards; a photo's bytes are at [offset, offset + size) of its shard
 """
 
@@ -31,12 +32,14 @@ class Dataset:
             describes the defect of an unusable one, which has no shard.
         tags: T rows; the row number is the tag's column in `labels`.
         labels: (N, T) CSR matrix of 0/1 (uint8).
+        rejected: likewise, tags that a person said a photo does not have; None if there are none.
     """
 
     root: Path
     photos: pd.DataFrame
     tags: pd.DataFrame
     labels: sp.csr_matrix
+    rejected: sp.csr_matrix | None = None
 
     @classmethod
     def read(cls, root: Path) -> "Dataset":
@@ -53,6 +56,7 @@ class Dataset:
             photos=pd.read_parquet(root / "photos.parquet"),
             tags=pd.read_csv(root / "tags.csv", dtype={"tag": str, "spellings": str}, keep_default_na=False),
             labels=sp.load_npz(root / "labels.npz").tocsr(),
+            rejected=sp.load_npz(root / "rejected.npz").tocsr() if (root / "rejected.npz").is_file() else None,
         )
 
     @property
@@ -82,7 +86,10 @@ class Dataset:
         """Hash of photos, labels and train/test split."""
         state = hashlib.sha256()
         state.update("".join(self.photos["sha256"]).encode())
-        for part in (self.labels.indptr, self.labels.indices, self.photos["train"].to_numpy()):
+        parts = [self.labels.indptr, self.labels.indices, self.photos["train"].to_numpy()]
+        if self.rejected is not None:
+            parts += [self.rejected.indptr, self.rejected.indices]
+        for part in parts:
             state.update(part.tobytes())
         return state.hexdigest()[:16]
 
@@ -92,6 +99,13 @@ class Dataset:
         with (self.root / "shards" / photo["shard"]).open("rb") as shard:
             shard.seek(photo["offset"])
             return shard.read(photo["size"])
+
+    def rejected_of(self, tags: list[str]) -> sp.csr_matrix | None:
+        """(N, S) CSR matrix of the rejected ones of some tags; None if no photo has any."""
+        if self.rejected is None:
+            return None
+        chosen = self.rejected[:, self.columns(tags)].tocsr()
+        return chosen if chosen.nnz else None
 
     def columns(self, tags: list[str]) -> np.ndarray:
         """Columns of `labels` for the given tags, in that order."""

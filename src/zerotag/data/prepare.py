@@ -96,6 +96,8 @@ def prepare(source: Source, settings: PrepareSettings, folder: Path, work: Path)
         photos.to_parquet(draft / "photos.parquet", index=False)
         _tag_table(source).to_csv(draft / "tags.csv", index=False)
         sp.save_npz(draft / "labels.npz", source.labels)
+        if source.rejected is not None:
+            sp.save_npz(draft / "rejected.npz", source.rejected)
         for shard in sorted(work.glob("*.tar")):
             shutil.copyfile(shard, draft / "shards" / shard.name)
     shutil.rmtree(work)

@@ -31,6 +31,9 @@ def statistics(dataset: Dataset) -> Iterator[str]:
     yield f"tags: {len(dataset.tags):,}, of them {concepts} ground-truth concepts{others}"
     for tag, given in dataset.spelled_otherwise.items():
         yield f"  {tag}: spelled {given}"
+    if dataset.rejected is not None:
+        photos = int((np.diff(dataset.rejected.indptr) > 0).sum())
+        yield f"rejected: {dataset.rejected.nnz:,} tags of {photos:,} photos"
     known = dataset.photos[dataset.photos["sha256"] != ""]
     twice = known[known.duplicated("sha256", keep=False)]
     across = twice.groupby("sha256")["train"].nunique() > 1

@@ -96,6 +96,7 @@ def evaluate(
     examples: int,
     resamples: int = 0,
     seed: int = 0,
+    rejected: sp.csr_matrix | None = None,
 ) -> Evaluation:
     """Compute all metrics.
 
@@ -110,6 +111,7 @@ def evaluate(
         examples: number of example photos with their top predictions.
         resamples: bootstrap resamples for the confidence intervals; 0 for none.
         seed: seed of the bootstrap.
+        rejected: (N, T) CSR 0/1, tags that a person rejected, in vocabulary order; None for none.
     """
     # Seen tags first, so that each task's tags are a slice of the scores, not a copy.
     order = np.concatenate([np.flatnonzero(vocabulary.seen), np.flatnonzero(~vocabulary.seen)])
@@ -130,6 +132,8 @@ def evaluate(
         its = metrics[task]
         intervals[task] = {name: interval(100 * values, its[name]) for name, values in resampled.items()}
     metrics["retrieval"] = {"precision@10": 100 * precision_at(scores, labels, 10) if labels.nnz else None}
+    if rejected is not None:
+        metrics["rejected"] = _rejected_figures(scores, labels, rejected[:, order].tocsr())
     table = pd.DataFrame(
         {
             "tag": [vocabulary.tags[column] for column in order],
@@ -161,6 +165,16 @@ def _figures(
     figures["images"] = int(kept.size)
     figures["tags"] = int((positives > 0).sum())
     return figures, precisions
+
+
+def _rejected_figures(scores: np.ndarray, labels: sp.csr_matrix, rejected: sp.csr_matrix) -> dict[str, float | None]:
+    """How often a photo's tag scores higher than a tag that a person rejected, in percent of these pairs."""
+    above, pairs = 0, 0
+    for photo in np.flatnonzero(np.diff(rejected.indptr)):
+        right, wrong = scores[photo, labels[photo].indices], scores[photo, rejected[photo].indices]
+        above += int((right[:, None] > wrong).sum())
+        pairs += right.size * wrong.size
+    return {"below_tags": 100 * above / pairs if pairs else None, "pairs": pairs}
 
 
 def _mean_percent(values: np.ndarray) -> float | None:

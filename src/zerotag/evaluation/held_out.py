@@ -63,7 +63,9 @@ def calibrate_linear_probe(
         head = model.network.head
         if method.trained:
             own = head.classes if isinstance(head, JointHead) else None
-            head = train_head(method, features, learn, labels[:, chosen].tocsr(), vocabulary, own, settings, device)
+            rejected = dataset.rejected_of([model.vocabulary.tags[column] for column in chosen])
+            its_labels = labels[:, chosen].tocsr()
+            head = train_head(method, features, learn, its_labels, vocabulary, own, settings, device, rejected)
         with torch.inference_mode():
             principal = head.to(device)(torch.from_numpy(features[rest]).to(device)).cpu().numpy()
         scores.append(score_matrix(principal, vocabulary.vectors))
@@ -142,6 +144,7 @@ def train_head(
     classes: ClassHead | None,
     settings: TrainSettings,
     device: torch.device,
+    rejected: sp.csr_matrix | None = None,
 ) -> nn.Module:
     """Train a head on cached features, as the train stage does for a frozen backbone.
 
@@ -154,6 +157,7 @@ def train_head(
         classes: the backbone's own classifier, for a method that trusts it.
         settings: training settings.
         device: device to train on.
+        rejected: (N, S) CSR 0/1 of the seen tags that a person rejected; None for none.
     """
     vectors = vocabulary.targets
     torch.manual_seed(settings.seed)
@@ -171,6 +175,7 @@ def train_head(
             checkpoint=Path(work) / "checkpoint.pt",
             key="held out",
             device=device,
+            rejected=rejected,
         )
     head.eval()
     if classes is None:

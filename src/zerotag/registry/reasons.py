@@ -19,6 +19,8 @@ class RetrainSettings:
     max_photo_drift: threshold of the Kolmogorov-Smirnov statistic of brightness or contrast, 0 to 1.
     drift_rest_days: ignore drift for this long after a training, which does not remove it.
     requests: the service's request log.
+    version_data: run `dvc add data` first, so that photos and keywords that changed since are a reason; Git then shows
+        data.dvc as modified.
     """
 
     margin: float = 0.5
@@ -29,6 +31,7 @@ class RetrainSettings:
     max_photo_drift: float = 0.2
     drift_rest_days: float = 7.0
     requests: str = "work/requests"
+    version_data: bool = False
 
 
 def age_or_drift(trained: datetime, champion: Path, dataset: Dataset, settings: RetrainSettings) -> list[str]:

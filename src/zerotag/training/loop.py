@@ -153,6 +153,7 @@ def train(
     device: torch.device,
     process: Process = Process(),
     criterion: Callable[..., torch.Tensor] = loss,
+    rejected: sp.csr_matrix | None = None,
 ) -> pd.DataFrame:
     """Train a network in place.
 
@@ -169,6 +170,7 @@ def train(
         device: device to train on.
         process: rank of this process.
         criterion: the loss, with the arguments and the result of `zerotag.training.methods.loss`.
+        rejected: (N, S) CSR 0/1, seen tags that a person rejected; None for none.
 
     Returns:
         A table epoch, loss, learning_rate. With a moving average, the network ends up with the averaged weights.
@@ -220,9 +222,10 @@ def train(
         bar = tqdm(total=steps, desc=f"epoch {epoch + 1}/{settings.epochs}", unit="step", disable=not process.first)
         for step, (inputs, chosen) in enumerate(batches(_share(order, settings.batch, process), epoch)):
             wanted = torch.from_numpy(labels[chosen].toarray()).to(device).bool()
+            wrong = () if rejected is None else (torch.from_numpy(rejected[chosen].toarray()).to(device).bool(),)
             with torch.autocast(device.type, kind, enabled=kind is not torch.float32):
                 principal = forward(inputs)
-            value = criterion(principal, wanted, targets, method, offset)
+            value = criterion(principal, wanted, targets, method, offset, *wrong)
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(value).backward()
             scaler.step(optimizer)

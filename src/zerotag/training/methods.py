@@ -9,12 +9,15 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 import torch
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from zerotag.errors import ZerotagError
 from zerotag.settings import from_params
 
 Kind = Literal["trained", "classifier", "conse"]
+
+# How much a rejected tag counts as a negative, beyond what every absent tag does.
+REJECTED = 3.0
 
 
 @dataclass(frozen=True)
@@ -161,8 +164,41 @@ def ranking_loss(scores: torch.Tensor, labels: torch.Tensor, per_negative: bool)
     return total / divisor.clamp(min=1)
 
 
+def rejection_loss(
+    scores: torch.Tensor, labels: torch.Tensor, rejected: torch.Tensor, method: Method, offset: float
+) -> torch.Tensor:
+    """What rejected tags contribute to the ranking loss, or to the cross-entropy.
+
+    An absent tag may be one that nobody thought of, a rejected one is wrong for certain.
+
+    Args:
+        scores: (B, T).
+        labels: (B, T) bool.
+        rejected: (B, T) bool.
+        method, offset: as in `loss`.
+
+    Returns:
+        (B,); 0 for a photo without positives or without rejected tags.
+    """
+    photo, tag = rejected.nonzero(as_tuple=True)
+    wrong = scores[photo, tag]
+    if method.cross_entropy:
+        parts = softplus(wrong + offset)
+    else:
+        parts = softplus(wrong[:, None] - scores[photo]).masked_fill(~labels[photo], 0).sum(dim=1)
+        count = labels.sum(dim=1)
+        divisor = count * (labels.shape[1] - count) if method.per_negative else count
+        parts = parts / divisor[photo].clamp(min=1)
+    return scores.new_zeros(len(scores)).index_add(0, photo, parts)
+
+
 def loss(
-    principal: torch.Tensor, labels: torch.Tensor, vectors: torch.Tensor, method: Method, offset: float = 0.0
+    principal: torch.Tensor,
+    labels: torch.Tensor,
+    vectors: torch.Tensor,
+    method: Method,
+    offset: float = 0.0,
+    rejected: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Mean loss of a batch (SDL; Fast0Tag is the case M = 1, w = 1, lambda = 0).
 
@@ -176,6 +212,8 @@ def loss(
         vectors: (T, d) unit vectors of the seen tags.
         method: M, lambda and the switches.
         offset: mean log-odds of the tags, which keeps scores small; not used in inference.
+        rejected: (B, T) bool, tags that a person rejected, which count as negatives `REJECTED` times more than others;
+            None for none.
 
     Returns:
         A scalar.
@@ -187,6 +225,8 @@ def loss(
         rank = binary_cross_entropy_with_logits(scores + offset, labels.float(), reduction="none").sum(dim=1)
     else:
         rank = ranking_loss(scores, labels, method.per_negative)
+    if rejected is not None:
+        rank = rank + REJECTED * rejection_loss(scores, labels, rejected, method, offset)
     if method.diversity_weight:
         rank = diversity_weight(labels, vectors) * rank
     total = (1 - method.regularisation) * rank

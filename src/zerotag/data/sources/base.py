@@ -57,6 +57,8 @@ class Source:
         train: (N,) bool, True for training photos and False for test photos.
         concepts: tags that are ground-truth concepts of NUS-WIDE; empty for other sources.
         spellings: the source's spellings of each tag that it spells in another way; see `zerotag.words.tags`.
+        rejected: (N, T) CSR matrix of 0/1 (uint8), tags that a person said a photo does not have; None if the source
+            has none.
     """
 
     ids: list[str]
@@ -66,6 +68,7 @@ class Source:
     train: np.ndarray
     concepts: frozenset[str] = field(default_factory=frozenset)
     spellings: dict[str, list[str]] = field(default_factory=dict)
+    rejected: sp.csr_matrix | None = None
 
 
 def need(path: Path, what: str, parameter: str) -> Path:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import NotRequired
 
 import numpy as np
+import scipy.sparse as sp
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from zerotag.data.sources.base import Source, find_files, hash_split, label_matrix, need
 from zerotag.data.tables import read_table, read_text
 from zerotag.errors import ZerotagError
-from zerotag.words.tags import with_one_spelling
+from zerotag.words.tags import tag_key, with_one_spelling
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class CsvSettings:
     """Attributes:
     table: a table with a header and the columns `image` and `tags`, separated by commas, semicolons or tabs, or JSON
         Lines (`.jsonl`) with these keys, where tags may also be a list. A column `part` (`train` or `test`) overrides
-        `test`.
+        `test`, and a column `rejected` has tags that a photo certainly does not have.
     photos: the folder that `image` is relative to.
     separator: of the tags in a cell, such as " ", "|" or ",".
     test: share or number of test photos, chosen by a fixed hash of the name.
@@ -41,6 +42,7 @@ class _JsonRow(TypedDict):
     image: str
     tags: str | list[str]
     part: NotRequired[str | None]
+    rejected: NotRequired[str | list[str] | None]
 
 
 _JSON_ROW = TypeAdapter(_JsonRow)
@@ -57,6 +59,7 @@ class _Row:
     tags: list[str]
     part: str
     cell: str
+    rejected: list[str]
 
 
 def read(settings: CsvSettings, section: str = "sources.csv") -> Source:
@@ -110,7 +113,20 @@ def read(settings: CsvSettings, section: str = "sources.csv") -> Source:
         train = hash_split(ids, settings.test, f"{section}.test")
     labels = label_matrix([[tag for tag in tags if tag in kept] for tags in tags_of_photos], vocabulary)
     spellings = {tag: given for tag, given in spellings.items() if tag in kept}
-    return Source(ids, files, vocabulary, labels, train, spellings=spellings)
+    rejected = _rejected([row.rejected for row in rows], tags_of_photos, vocabulary)
+    return Source(ids, files, vocabulary, labels, train, spellings=spellings, rejected=rejected)
+
+
+def _rejected(
+    words_of_photos: list[list[str]], tags_of_photos: list[list[str]], vocabulary: list[str]
+) -> sp.csr_matrix | None:
+    """(N, T) 0/1 matrix of rejected tags, in any spelling. A tag that the photo has, too, is none of them."""
+    tag_of = {tag_key(tag): tag for tag in vocabulary}
+    found = [
+        [tag for word in words if (tag := tag_of.get(tag_key(word))) and tag not in tags]
+        for words, tags in zip(words_of_photos, tags_of_photos, strict=True)
+    ]
+    return label_matrix(found, vocabulary) if any(found) else None
 
 
 def _once(table: Path, lines: dict[str, int], image: str, line: int) -> None:
@@ -132,7 +148,9 @@ def _rows(table: Path, separator: str) -> Iterator[_Row]:
                 'and set sources.csv.separator to ",".'
             )
         cells = row.cells
-        yield _row(table, row.line, cells.get("image"), cells.get("tags"), cells.get("part"), separator)
+        yield _row(
+            table, row.line, cells.get("image"), cells.get("tags"), cells.get("part"), cells.get("rejected"), separator
+        )
 
 
 def _json_rows(table: Path, separator: str) -> Iterator[_Row]:
@@ -148,21 +166,31 @@ def _json_rows(table: Path, separator: str) -> Iterator[_Row]:
             raise ZerotagError(
                 f'{table}, line {line}: expected an object with "image" and "tags" ({where}: {problem["msg"]}).'
             ) from error
-        yield _row(table, line, row["image"], row["tags"], row.get("part"), separator)
+        yield _row(table, line, row["image"], row["tags"], row.get("part"), row.get("rejected"), separator)
 
 
 def _row(
-    table: Path, line: int, image: str | None, tags: str | list[str] | None, part: str | None, separator: str
+    table: Path,
+    line: int,
+    image: str | None,
+    tags: str | list[str] | None,
+    part: str | None,
+    rejected: str | list[str] | None,
+    separator: str,
 ) -> _Row:
     if not image or not image.strip():
         raise ZerotagError(f"{table}, line {line}: no image given. Add one or remove the line.")
     part = (part or "").strip().lower()
     if part not in ("", "train", "test"):
         raise ZerotagError(f"{table}, line {line}: part is {part!r}; it must be train or test.")
+    cell = "" if isinstance(tags, list) else (tags or "").strip()
+    return _Row(line, image.strip(), _split(tags, separator), part, cell, _split(rejected, separator))
+
+
+def _split(tags: str | list[str] | None, separator: str) -> list[str]:
     # A space separator matches any whitespace, including tabs and repeated spaces.
     listed = tags if isinstance(tags, list) else (tags or "").split(separator.strip(" ") or None)
-    cell = "" if isinstance(tags, list) else (tags or "").strip()
-    return _Row(line, image.strip(), [tag.strip() for tag in listed if tag.strip()], part, cell)
+    return [tag.strip() for tag in listed if tag.strip()]
 
 
 def _check_separator(table: Path, rows: list[_Row], separator: str) -> None:

@@ -1,7 +1,8 @@
 """A folder of photos with keywords in the photos or in their sidecars: a person's own tagging, without any table.
 
 The keywords are read once, when the source is fetched, into `keywords.csv` of the raw folder, a table as that of the
-source `csv`. Keywords that zerotag gave are left out, so that no model is trained on what a model said.
+source `csv`. Tags that zerotag gave are left out unless a person accepted them, so that no model is trained on what a
+model said; those that a person rejected are in a column of their own.
 """
 
 import csv
@@ -43,8 +44,7 @@ def fetch(settings: FolderSettings, raw: Path, work: Path, lock: Path) -> None:
     photos = scan([folder]).photos
     with open_exiftool() as tool:
         found = read_photo_keywords(tool, photos)
-    rows = [(photo, [word.replace(_SEPARATOR, " ").strip() for word in each.keywords]) for photo, each in found.items()]
-    rows = [(photo, words) for photo, words in rows if any(words)]
+    rows = [(photo, tags, _joined(each.rejected)) for photo, each in found.items() if (tags := _joined(each.keywords))]
     if not rows:
         raise ZerotagError(
             f"{folder}: none of {len(photos)} photos has a keyword, in the photo or in a sidecar "
@@ -55,11 +55,17 @@ def fetch(settings: FolderSettings, raw: Path, work: Path, lock: Path) -> None:
         with (draft / _TABLE).open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file, lineterminator="\n")
             # The size is not read again: with it, another photo under the same name makes other raw data.
-            table.writerow(["image", "tags", "bytes"])
-            for photo, words in rows:
-                tags = _SEPARATOR.join(words)
-                table.writerow([photo.relative_to(folder).as_posix(), tags, photo.stat().st_size])
+            # Where nothing is rejected, the raw data are those of versions that did not know of it.
+            decided = any(rejected for *_, rejected in rows)
+            table.writerow(["image", "tags", "bytes", *(["rejected"] if decided else [])])
+            for photo, tags, rejected in rows:
+                cells = [photo.relative_to(folder).as_posix(), tags, photo.stat().st_size]
+                table.writerow([*cells, *([rejected] if decided else [])])
     print(f"{len(rows)} of {len(photos)} photos have keywords; the others are left out.")
+
+
+def _joined(words: list[str]) -> str:
+    return _SEPARATOR.join(plain for word in words if (plain := word.replace(_SEPARATOR, " ").strip()))
 
 
 def read(settings: FolderSettings, raw: Path) -> Source:
