@@ -1,5 +1,6 @@
 """The page in a real headless Chromium."""
 
+import importlib.resources
 import json
 import shutil
 from collections.abc import Iterator
@@ -32,7 +33,22 @@ def page(browser: webdriver.Chrome, server: Server) -> Iterator[webdriver.Chrome
     browser.get(server.url)
     yield browser
     # Neither a script error, nor anything that the security policy had to stop.
-    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    log = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    assert [entry for entry in log if "/tags/" not in entry["message"]] == []
+
+
+@pytest.fixture(scope="module")
+def album(server: Server) -> Iterator[Path]:
+    """Sixty photos in the index."""
+    folder = server.root / "album"
+    folder.mkdir()
+    for seed in range(60):
+        (folder / f"{seed:02d}.jpg").write_bytes(encoded(seed))
+    answer = httpx.post(f"{server.url}/index", json={}, timeout=60).json()
+    assert answer["added"] == 60 and not answer["remaining"]
+    yield folder
+    shutil.rmtree(folder)
+    httpx.delete(f"{server.url}/index", params={"path": ""}, timeout=30)
 
 
 def names(page: webdriver.Chrome) -> list[str]:
@@ -92,7 +108,11 @@ def test_improbable_tags_and_near_synonyms(page: webdriver.Chrome, tmp_path: Pat
     wait(page, lambda: page.execute_script("return asked_for.slice(-2)") == ["true", "false"] and answered(page))
     tag = {"tag": "car", "score": 1, "seen": True, "probability": 0.5, "principal_vector": 0, "understood": "itself"}
     tag |= {"made_of": "car", "also": ["cars", "<b>auto</b>"]}
-    row = page.execute_script("const row = bar(arguments[0], 1); return [row.textContent, row.outerHTML]", tag)
+    made = """
+        const [tag, done] = arguments;
+        import("/page/tag.js").then(({ row }) => row(tag, 1)).then((one) => done([one.textContent, one.outerHTML]));
+    """
+    row = page.execute_async_script(made, tag)
     assert row[0] == "car50%also cars, <b>auto</b>" and "<b>" not in row[1]
 
 
@@ -100,13 +120,18 @@ def test_an_upload_counts_more_than_a_sample_that_arrives_later(page: webdriver.
     first = samples()[0]
     wait(page, lambda: answered(page, f"Photo: {first.title}, {first.credit}"))
     slow = """
-        const now = ask, later = new Promise((ready) => setTimeout(ready, 1500));
-        ask = async (...one) => { if (one[0].startsWith("page/")) await later; return now(...one); };
-        window.late = showSample({photo: "cat.jpg", title: "Chelsea", credit: "nobody"});
+        const send = fetch;
+        fetch = async (path, how) => {
+            if (path === arguments[0]) await new Promise((ready) => setTimeout(ready, 1500));
+            const answer = await send(path, how);
+            if (path === arguments[0]) setTimeout(() => { window.late = true; }, 100);
+            return answer;
+        };
+        document.querySelectorAll("#samples button")[3].click();
     """
-    page.execute_script(slow)
+    page.execute_script(slow, f"page/samples/{samples()[3].file.name}")
     upload(page, tmp_path)
-    page.execute_async_script("late.then(arguments[0])")
+    wait(page, lambda: page.execute_script("return window.late"))
     assert answered(page)
 
 
@@ -132,48 +157,200 @@ def test_upload_and_own_words(page: webdriver.Chrome, tmp_path: Path) -> None:
     page.get_log("browser")
 
 
-def test_search(page: webdriver.Chrome, server: Server) -> None:
-    folder = server.root / "page"
-    folder.mkdir(exist_ok=True)
-    for seed in range(5):
-        (folder / f"{seed}.jpg").write_bytes(encoded(seed))
+def found(page: webdriver.Chrome) -> list[str]:
+    return [each.get_attribute("alt") for each in page.find_elements(By.CSS_SELECTOR, "#found img")]
+
+
+def search(page: webdriver.Chrome, words: str) -> list[str]:
+    """Search, and return the photos that are shown first."""
+    page.execute_script("document.getElementById('found').replaceChildren()")
+    field = page.find_element(By.ID, "wanted")
+    field.clear()
+    field.send_keys(words, Keys.ENTER)
+    wait(page, lambda: found(page) and "Top" in page.find_element(By.ID, "search-note").text)
+    return found(page)
+
+
+def press(page: webdriver.Chrome, *keys: str) -> None:
+    ActionChains(page).send_keys(*keys).perform()
+
+
+def focused(page: webdriver.Chrome) -> str:
+    """The photo of the grid, or the text, that has the focus."""
+    return page.execute_script(
+        "const one = document.activeElement; return one.querySelector('img')?.alt ?? one.ariaLabel ?? one.textContent"
+    )
+
+
+def opened(page: webdriver.Chrome, photo: str) -> bool:
+    """Whether the large view shows this photo, and large."""
+    shown = page.find_element(By.ID, "viewer-photo")
+    large = shown.get_attribute("src") == shown.get_attribute("data-large") and shown.get_property("naturalWidth") > 0
+    return shown.is_displayed() and shown.get_attribute("alt") == photo and large
+
+
+def test_search(page: webdriver.Chrome, album: Path) -> None:
+    another = album / "another.jpg"
+    another.write_bytes(encoded(61))
+    page.find_element(By.ID, "reindex").click()
+    wait(page, lambda: "1 added; 61 photos in the index" in page.find_element(By.ID, "search-note").text)
+    another.unlink()
+    search(page, "lighthouse")
+    pictures = page.find_elements(By.CSS_SELECTOR, "#found img")
+    page.execute_script("arguments[0].scrollIntoView()", pictures[0])
+    wait(page, lambda: all(int(each.get_property("naturalWidth")) > 0 for each in pictures[:12]))
+    scores = [float(each.text) for each in page.find_elements(By.CSS_SELECTOR, "#found figcaption span:last-child")]
+    assert len(scores) in (24, 48) and scores == sorted(scores, reverse=True)
+    page.find_element(By.ID, "reindex").click()
+    wait(page, lambda: "60 photos in the index" in page.find_element(By.ID, "search-note").text)
+
+
+def test_the_grid_loads_on_scrolling(page: webdriver.Chrome, album: Path) -> None:
+    page.set_window_size(600, 500)
     try:
-        page.find_element(By.ID, "reindex").click()
-        wait(page, lambda: "5 photos in the index" in page.find_element(By.ID, "search-note").text)
-        page.find_element(By.ID, "wanted").send_keys("lighthouse", Keys.ENTER)
-        wait(page, lambda: len(page.find_elements(By.CSS_SELECTOR, "#found li")) == 5)
-        pictures = page.find_elements(By.CSS_SELECTOR, "#found img")
-        page.execute_script("arguments[0].scrollIntoView()", pictures[0])
-        wait(page, lambda: all(int(each.get_property("naturalWidth")) > 0 for each in pictures))
-        scores = [float(each.text) for each in page.find_elements(By.CSS_SELECTOR, "#found figcaption span:last-child")]
-        assert scores == sorted(scores, reverse=True)
+        search(page, "sky")
+        assert len(found(page)) == 24  # the others are not near yet, nor are these's thumbnails
+        last = page.find_elements(By.CSS_SELECTOR, "#found img")[-1]
+        assert not last.get_attribute("src")
+        for _ in range(4):
+            page.execute_script("window.scrollTo(0, document.body.scrollHeight)")
+            page.execute_async_script("requestAnimationFrame(() => setTimeout(arguments[0], 200))")
+        wait(page, lambda: len(found(page)) == 60)
+        assert len(set(found(page))) == 60 and not page.find_element(By.ID, "more").is_displayed()
+        page.execute_script("arguments[0].scrollIntoView()", last)
+        wait(page, lambda: int(last.get_property("naturalWidth")) > 0)
     finally:
-        shutil.rmtree(folder)
-        httpx.delete(f"{server.url}/index", params={"path": ""}, timeout=30)
+        page.set_window_size(1200, 900)
+
+
+def test_load_more_is_a_button_too(page: webdriver.Chrome, album: Path) -> None:
+    page.set_window_size(600, 500)
+    try:
+        search(page, "sky")
+        page.execute_script("document.getElementById('more').click()")
+        wait(page, lambda: len(found(page)) == 48)
+    finally:
+        page.set_window_size(1200, 900)
+
+
+def test_a_search_has_an_address(page: webdriver.Chrome, album: Path) -> None:
+    first = search(page, "sky, castle")
+    second = search(page, "dog")
+    assert page.current_url.endswith("/?words=dog") and first[:24] != second[:24]
+    page.back()
+    wait(page, lambda: found(page)[:24] == first[:24])
+    assert page.find_element(By.ID, "wanted").get_attribute("value") == "sky, castle"
+    page.refresh()
+    wait(page, lambda: found(page)[:24] == first[:24])
+    page.back()
+    wait(page, lambda: not found(page))
+    assert page.find_element(By.ID, "wanted").get_attribute("value") == ""
+
+
+def test_the_large_view(page: webdriver.Chrome, album: Path) -> None:
+    photos = search(page, "sky")
+    page.find_element(By.CSS_SELECTOR, "#found .open").click()
+    wait(page, lambda: opened(page, photos[0]))
+    assert page.find_element(By.ID, "viewer-place").text.startswith("1 of ")
+    assert not page.find_element(By.ID, "viewer-back").is_enabled()
+    page.find_element(By.ID, "viewer-on").click()
+    wait(page, lambda: opened(page, photos[1]))
+    page.find_element(By.ID, "viewer-close").click()
+    wait(page, lambda: focused(page) == photos[1])
+
+
+def test_the_grid_by_keyboard_alone(page: webdriver.Chrome, album: Path) -> None:
+    photos = search(page, "sky")
+    columns = page.execute_script(
+        "return getComputedStyle(document.getElementById('found')).gridTemplateColumns.split(' ').length"
+    )
+    for _ in range(8):  # from the field to the grid
+        press(page, Keys.TAB)
+        if focused(page) == photos[0]:
+            break
+    for key, place in ((Keys.RIGHT, 1), (Keys.DOWN, 1 + columns), (Keys.LEFT, columns), (Keys.UP, 0), (Keys.LEFT, 0)):
+        press(page, key)
+        assert focused(page) == photos[place]
+    press(page, Keys.TAB)
+    assert focused(page) == f"More like this: {photos[0]}"
+    press(page, Keys.RIGHT, Keys.RIGHT, Keys.ENTER)
+    wait(page, lambda: opened(page, photos[2]))
+    press(page, Keys.RIGHT)
+    wait(page, lambda: opened(page, photos[3]))
+    press(page, Keys.LEFT, Keys.LEFT)
+    wait(page, lambda: opened(page, photos[1]))
+    press(page, Keys.ESCAPE)
+    wait(page, lambda: focused(page) == photos[1])
+    # One stop of the Tab key for all photos: back to the form, and again to the photo.
+    press(page, Keys.SHIFT, Keys.TAB)
+    press(page, Keys.NULL)
+    page.find_element(By.ID, "reindex").send_keys(Keys.TAB)
+    assert focused(page) == photos[1]
 
 
 def test_by_keyboard_alone(page: webdriver.Chrome, tmp_path: Path) -> None:
     upload(page, tmp_path)
     order = []
     page.execute_script("document.body.tabIndex = -1; document.body.focus()")  # from the top of the page
-    for _ in range(16):
-        ActionChains(page).send_keys(Keys.TAB).perform()
+    for _ in range(17):
+        press(page, Keys.TAB)
         order.append(page.switch_to.active_element.get_attribute("id"))
-    fields = ["words", "everything", "unseen", "top", "wanted", "unwanted", "", "reindex"]
-    assert order[:15] == ["drop", *[""] * 6, *fields]  # after the photo, the six samples
+    # After the photo, the six samples; after the words of a search, the folder and the dates, and the button Search.
+    fields = ["similar", "words", "everything", "unseen", "top", "wanted", "unwanted", "", "", "by-photo", "reindex"]
+    assert order == ["file", *[""] * 6, *fields][:17]
     page.find_element(By.ID, "unseen").send_keys(Keys.SPACE)
     wait(page, lambda: set(names(page)) == {"dog*", "sea*", "tree*"})
 
 
-def test_on_a_phone(page: webdriver.Chrome, tmp_path: Path) -> None:
-    page.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride", {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
-    )
+def test_on_a_phone(page: webdriver.Chrome, album: Path, tmp_path: Path) -> None:
+    outside = """
+        const places = [...document.querySelectorAll("#viewer, #viewer *")].map((one) => one.getBoundingClientRect());
+        return places.filter((box) => box.left < 0 || box.right > innerWidth);
+    """
+    for width in (390, 360):
+        size = {"width": width, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+        page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        try:
+            page.refresh()
+            upload(page, tmp_path)
+            page.find_element(By.CSS_SELECTOR, "summary").click()
+            photos = search(page, "sky")
+            assert page.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+            page.find_element(By.CSS_SELECTOR, "#found .open").click()
+            wait(page, lambda photo=photos[0]: opened(page, photo))
+            assert page.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+            assert page.execute_script(outside) == []
+        finally:
+            page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_accessibility(page: webdriver.Chrome, album: Path, scheme: str) -> None:
+    axe = importlib.resources.files("axe_playwright_python") / "axe.min.js"
+    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
     try:
-        upload(page, tmp_path)
-        assert page.execute_script("return document.documentElement.scrollWidth") <= 360
+        page.execute_script(axe.read_text(encoding="utf-8"))
+        search(page, "sky")
+        page.find_element(By.CSS_SELECTOR, "summary").click()
+        assert violations(page) == []
+        page.find_element(By.CSS_SELECTOR, "#found .open").click()
+        wait(page, lambda: page.find_element(By.ID, "viewer").is_displayed())
+        assert violations(page) == []
     finally:
-        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def violations(page: webdriver.Chrome) -> list[str]:
+    """What axe-core finds of serious and critical impact."""
+    results = page.execute_async_script("axe.run().then(arguments[0], (error) => arguments[0]({error: String(error)}))")
+    assert len(results["passes"]) > 10, results
+    return [
+        f"{each['id']}: {node['html']} {node['failureSummary']}"
+        for each in results["violations"]
+        if each["impact"] in ("serious", "critical")
+        for node in each["nodes"]
+    ]
 
 
 def test_api_documentation(browser: webdriver.Chrome, server: Server) -> None:
