@@ -1,11 +1,12 @@
 """Take the README's screenshots of the web page: python -m docs.screenshot_page.
 
 Starts the service with the starter on a free port, waits for the tags of the sample that the page opens with, indexes
-the samples, and runs a search. Needs Debian's chromium and chromium-driver.
+the samples, runs a search, and opens a result. Needs Debian's chromium and chromium-driver.
 """
 
 import argparse
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -41,7 +42,8 @@ def main() -> None:
         port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory() as work:
-        ours = {"MODEL": model.resolve(), "ROOT": options.photos.resolve(), "PORT": port}
+        photos = shutil.copytree(options.photos, f"{work}/photos")  # a decision is written beside the photo
+        ours = {"MODEL": model.resolve(), "ROOT": photos, "PORT": port}
         ours |= {"INDEX": f"{work}/index", "LOG": "", "WORKERS": 1, "INDEX_SECONDS": 100}
         environment = {**os.environ, **{f"ZEROTAG_{name}": str(value) for name, value in ours.items()}}
         command = [sys.executable, "-m", "bentoml", "serve", "service.service:Zerotag"]
@@ -66,7 +68,7 @@ def wait_for(url: str) -> None:
 
 
 def take(url: str, photo: Path | None, search: str, work: str, out: Path) -> None:
-    """Take page.png and page-phone.png."""
+    """Take page.png and page-phone.png, and page-view.png of the large view."""
     with chromium(Path(work) / "chromium") as browser:
         wait = WebDriverWait(browser, 180)
         browser.get(url)
@@ -85,6 +87,14 @@ def take(url: str, photo: Path | None, search: str, work: str, out: Path) -> Non
             time.sleep(2)  # thumbnails load one by one
             browser.execute_script("window.scrollTo(0, 0)")
             photograph(browser, out / f"{name}.png")
+        resize(browser, 1100, 760)
+        browser.find_element(By.CSS_SELECTOR, "#found .open").click()
+        wait.until(lambda one: one.find_elements(By.CSS_SELECTOR, "#viewer-tags li"))
+        photo_shown = "const one = document.getElementById('viewer-photo'); return one.src === one.dataset.large"
+        wait.until(lambda one: one.execute_script(photo_shown))
+        browser.find_element(By.CSS_SELECTOR, "#viewer-tags .accept").click()
+        wait.until(lambda one: "Accepted" in one.find_element(By.ID, "viewer-note").text)
+        photograph(browser, out / "page-view.png")
 
 
 def tagged(browser: WebDriver) -> bool:

@@ -15,7 +15,7 @@ async function describe() {
   $("model").textContent = `${model.name} ${model.version}: ${of}. Any other word works too.`;
 }
 
-// A photo dropped on the search is an example to search by; anywhere else it is tagged.
+// A photo that is dropped or pasted in the search is an example to search by; anywhere else it is tagged.
 for (const kind of ["dragover", "dragleave", "drop"]) {
   document.addEventListener(kind, (event) => {
     event.preventDefault();
@@ -30,7 +30,9 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
 }
 document.addEventListener("paste", (event) => {
   const file = [...event.clipboardData.files].find((one) => one.type.startsWith("image/"));
-  if (file) show(file);
+  if (!file || $("viewer").open) return;
+  if ($("find").contains(document.activeElement)) searchLike(file, $("wanted").value);
+  else show(file);
 });
 $("similar").addEventListener("click", () => searchLike(taggedPhoto()));
 $("key").addEventListener("change", () => describe().then(offerSamples).catch(() => {}));

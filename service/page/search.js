@@ -133,6 +133,7 @@ function filter(tag) {
 
 /** Search for what the page's address says, if anything. */
 export function restore() {
+  $("viewer").close();
   const asked = new URLSearchParams(location.search);
   const names = { words: "wanted", without: "unwanted", folder: "folder", since: "since", until: "until" };
   for (const [name, id] of Object.entries(names)) $(id).value = (asked.get(name) ?? "").replaceAll(/,(?! )/g, ", ");

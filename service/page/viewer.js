@@ -66,16 +66,14 @@ async function showTags(signal) {
   try {
     const answer = await askJson(tagsOf(photo()), { signal });
     if (signal.aborted) return;
-    const shown = answer.tags.map((one) => one.tag);
-    const others = [...answer.accepted, ...answer.rejected].filter((word) => !shown.includes(word));
     const longest = Math.max(0.001, ...answer.tags.map((one) => one.score));
     $("viewer-tags").replaceChildren(
       ...answer.tags.map((one) => row(one.tag, one.score / longest, percent(one.probability))),
-      ...others.map((word) => row(word, 0, "")),
     );
+    for (const word of [...answer.given, ...answer.accepted, ...answer.rejected]) rowOf(word);
     reach(0);
     mark(answer);
-    note("viewer-note", shown.length ? "" : "No tag is probable enough.");
+    note("viewer-note", answer.problem || (rows().length ? "" : "No tag is probable enough."), Boolean(answer.problem));
     if (inTags) focusRow(0);
   } catch (error) {
     if (!signal.aborted) note("viewer-note", error.message, true);
@@ -94,16 +92,26 @@ function row(tag, share, probability) {
 }
 
 const rows = () => [...$("viewer-tags").children];
+const has = (words, word) => words.some((one) => one.toLowerCase() === word.toLowerCase());
 
-/** Show what the service knows of the photo's owner: keywords and decisions. */
+/** The row of a word; a new one if the model does not give the word. */
+function rowOf(word) {
+  const known = rows().find((item) => has([item.dataset.tag], word));
+  if (!known) $("viewer-tags").append(row(word, 0, ""));
+  return known ?? $("viewer-tags").lastChild;
+}
+
+/** Show what a person decided, and what their keywords are. */
 function mark(answer) {
+  const theirs = answer.keywords.filter((word) => !has(answer.accepted, word));
   for (const item of rows()) {
-    for (const [name, words] of [["accept", answer.accepted], ["reject", answer.rejected]]) {
-      item.querySelector(`.${name}`).setAttribute("aria-pressed", words.includes(item.dataset.tag));
-    }
+    item.querySelector(".accept").setAttribute("aria-pressed", has(answer.accepted, item.dataset.tag));
+    item.querySelector(".reject").setAttribute("aria-pressed", has(answer.rejected, item.dataset.tag));
+    item.classList.toggle("theirs", has(theirs, item.dataset.tag));
+    item.classList.toggle("written", has(answer.given, item.dataset.tag));
   }
-  $("viewer-own").hidden = !answer.keywords.length;
-  $("viewer-keywords").replaceChildren(...answer.keywords.map((word) => {
+  $("viewer-own").hidden = !theirs.length;
+  $("viewer-keywords").replaceChildren(...theirs.map((word) => {
     const item = element("li");
     item.append(button("word", word, () => filter(word), `Search for ${word}`));
     return item;
@@ -120,8 +128,17 @@ function decision(item) {
 function decide(item, wanted) {
   const before = decision(item);
   const after = before === wanted ? "forget" : wanted;
-  made.push({ photo: photo(), tag: item.dataset.tag, before });
-  return save(photo(), item.dataset.tag, after, () => made.pop());
+  const one = { photo: photo(), tag: item.dataset.tag, before };
+  made.push(one);
+  return save(photo(), item.dataset.tag, after, () => { made = made.filter((other) => other !== one); });
+}
+
+function add() {
+  const word = $("viewer-word").value.trim();
+  if (!word) return;
+  $("viewer-word").value = "";
+  const item = rowOf(word);
+  if (decision(item) !== "accept") decide(item, "accept");
 }
 
 function undo() {
@@ -131,7 +148,7 @@ function undo() {
 
 const DONE = { accept: "Accepted", reject: "Rejected", forget: "Undecided again" };
 
-/** Send a decision; what failed is taken back by `fail`. */
+/** Send a decision; call `fail` if the service refuses it. */
 function save(of, tag, what, fail) {
   saving = saving.then(async () => {
     try {
@@ -200,7 +217,7 @@ function like() {
 }
 
 $("viewer").addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.altKey || event.metaKey) return;
+  if (event.ctrlKey || event.altKey || event.metaKey || event.target === $("viewer-word")) return;
   const act = KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key];
   if (!act) return;
   event.preventDefault();
@@ -214,4 +231,5 @@ $("viewer-close").addEventListener("click", () => $("viewer").close());
 $("viewer-back").addEventListener("click", () => step(-1));
 $("viewer-on").addEventListener("click", () => step(1));
 $("viewer-undo").addEventListener("click", undo);
+$("viewer-add").addEventListener("submit", (event) => { event.preventDefault(); add(); });
 $("viewer-like").addEventListener("click", like);
