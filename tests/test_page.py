@@ -423,7 +423,8 @@ def test_search_by_a_photo(page: webdriver.Chrome, server: Server, album: Path, 
         fetch("page/samples/cat.jpg").then((answer) => answer.blob()).then((blob) => {
             const dropped = new DataTransfer();
             dropped.items.add(new File([blob], "dropped.jpg"));
-            document.getElementById("found").dispatchEvent(new DragEvent("drop", {dataTransfer: dropped, bubbles: true}));
+            const event = new DragEvent("drop", {dataTransfer: dropped, bubbles: true});
+            document.getElementById("found").dispatchEvent(event);
         });
     """
     page.execute_script(drop)

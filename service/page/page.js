@@ -1,7 +1,7 @@
 // The page's entry. Plain JavaScript without libraries; the page only sends requests to its own service.
 
 import { askJson } from "./api.js";
-import { $ } from "./dom.js";
+import { $, note } from "./dom.js";
 import { restore, searchLike } from "./search.js";
 import { offerSamples, setTrained, show, taggedPhoto } from "./tag.js";
 
@@ -13,6 +13,13 @@ async function describe() {
   const of = trained ? `trained on ${data.train_photos.toLocaleString("en")} photos (${data.source}); ${model.tags} tags, `
     + `${model.unseen} of them not seen in training` : `the starter, not trained on any photo of yours; ${model.tags.toLocaleString("en")} everyday words`;
   $("model").textContent = `${model.name} ${model.version}: ${of}. Any other word works too.`;
+}
+
+async function describeIndex() {
+  const index = await askJson("index");
+  if (index.indexed || $("search-note").textContent) return;
+  note("search-note", index.root ? "No photo is in the index yet. Update it first."
+    : "The service has no folder of photos. Start it with ZEROTAG_ROOT.");
 }
 
 // A photo that is dropped or pasted in the search is an example to search by; anywhere else it is tagged.
@@ -35,7 +42,11 @@ document.addEventListener("paste", (event) => {
   else show(file);
 });
 $("similar").addEventListener("click", () => searchLike(taggedPhoto()));
-$("key").addEventListener("change", () => describe().then(offerSamples).catch(() => {}));
+function start() {
+  describe().then(offerSamples).catch(() => {}); // without the API key, which is asked for then
+  describeIndex().catch(() => {});
+}
 
-describe().then(offerSamples).catch(() => {});
+$("key").addEventListener("change", start);
+start();
 restore();
