@@ -3,6 +3,7 @@
 import importlib.resources
 import json
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from zerotag.samples import samples
 from zerotag.serving.tagger import Tagger
 
+needs_exiftool = pytest.mark.skipif(not shutil.which("exiftool"), reason="exiftool is not installed")
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Debian's chromium and chromium-driver")
 
 
@@ -314,6 +316,7 @@ def decisions(server: Server, photo: str) -> tuple[list[str], list[str]]:
     return answer["accepted"], answer["rejected"]
 
 
+@needs_exiftool
 def test_tags_are_accepted_and_rejected(page: webdriver.Chrome, server: Server, album: Path) -> None:
     photo = search(page, "sky")[0]
     tags = open_tags(page, photo)
@@ -340,6 +343,7 @@ def test_tags_are_accepted_and_rejected(page: webdriver.Chrome, server: Server, 
     (server.root / f"{photo}.xmp").unlink()
 
 
+@needs_exiftool
 def test_tags_by_keyboard_alone(page: webdriver.Chrome, server: Server, album: Path) -> None:
     first, second, *_ = search(page, "sky")
     tags = open_tags(page, first)
@@ -363,13 +367,52 @@ def test_tags_by_keyboard_alone(page: webdriver.Chrome, server: Server, album: P
     assert decisions(server, first) == decisions(server, second) == ([], [])
 
 
-def test_a_tag_and_a_keyword_filter(page: webdriver.Chrome, album: Path) -> None:
+def test_a_tag_filters(page: webdriver.Chrome, album: Path) -> None:
     photos = search(page, "castle")
     tags = [tag for tag in open_tags(page, photos[0]) if tag != "castle"]
     page.find_element(By.CSS_SELECTOR, f"[aria-label='Search for {tags[0]}']").click()
     wait(page, lambda: page.current_url.endswith(f"?words=castle%2C{tags[0]}") and focused(page) == found(page)[0])
     assert page.find_element(By.ID, "wanted").get_attribute("value") == f"castle, {tags[0]}"
     assert not page.find_element(By.ID, "viewer").is_displayed()
+
+
+@needs_exiftool
+def test_keywords_are_shown_apart(page: webdriver.Chrome, server: Server, album: Path) -> None:
+    first, second, *_ = search(page, "sky")
+    tag = open_tags(page, second)[0]
+    sidecar = server.root / f"{second}.xmp"
+    keywords = [f"-XMP-dc:Subject={word}" for word in (tag, "Grandma")]
+    subprocess.run(["exiftool", "-q", *keywords, sidecar], check=True, timeout=60)
+    press(page, Keys.LEFT)
+    wait(page, lambda: opened(page, first))
+    assert not page.find_element(By.ID, "viewer-keywords").is_displayed()
+    press(page, Keys.RIGHT)
+    wait(page, lambda: page.find_element(By.ID, "viewer-keywords").text.split() == [tag, "Grandma"])
+    sidecar.unlink()
+    # A tag that is a keyword already says so; it is not accepted here.
+    row = page.find_element(By.CSS_SELECTOR, "#viewer-tags li.theirs")
+    assert row.get_attribute("data-tag") == tag and judged(page)[tag] == ""
+    page.find_element(By.CSS_SELECTOR, "#viewer-keywords li:first-child button").click()
+    wait(page, lambda: page.find_element(By.ID, "wanted").get_attribute("value") == f"sky, {tag}")
+
+
+def test_a_search_in_a_folder_and_between_dates(page: webdriver.Chrome, server: Server, album: Path) -> None:
+    page.get(f"{server.url}/?words=sky&folder=nowhere")
+    wait(page, lambda: page.find_element(By.ID, "search-note").text == "No photo matches.")
+    folder = page.find_element(By.ID, "folder")
+    assert folder.is_displayed() and folder.get_attribute("value") == "nowhere"
+    for wanted in ({"since": "2020-01-31"}, {"until": "2020-01-31"}):
+        page.execute_script("""
+            for (const id of ["since", "until"]) document.getElementById(id).value = arguments[0][id] ?? "";
+        """, wanted)  # fmt: skip
+        folder.clear()
+        folder.send_keys("album", Keys.ENTER)
+        [(name, day)] = wanted.items()
+        wait(page, lambda name=name, day=day: page.current_url.endswith(f"?words=sky&folder=album&{name}={day}"))
+        body = {"words": ["sky"], "folder": "album", "limit": 24, **wanted}
+        answer = httpx.post(f"{server.url}/search", json=body, timeout=30).json()
+        photos = [each["photo"] for each in answer["photos"]]
+        wait(page, lambda photos=photos: found(page)[:24] == photos)
 
 
 def example(page: webdriver.Chrome) -> str:
@@ -433,6 +476,7 @@ def test_search_by_a_photo(page: webdriver.Chrome, server: Server, album: Path, 
     assert answered(page)  # the photo that is tagged is still the other one
 
 
+@needs_exiftool
 def test_what_cannot_be_written_is_said(page: webdriver.Chrome, album: Path) -> None:
     photo = search(page, "sky")[4]
     blocked = album / f"{Path(photo).name}.xmp"  # a folder where the sidecar would be
