@@ -18,7 +18,7 @@ async function describe() {
 async function describeIndex() {
   const index = await askJson("index");
   if (index.indexed || $("search-note").textContent) return;
-  note("search-note", index.root ? "No photo is in the index yet. Update it first."
+  note("search-note", index.root ? "The index is empty. Update it first."
     : "The service has no folder of photos. Start it with ZEROTAG_ROOT.");
 }
 
