@@ -244,3 +244,39 @@ def test_an_absolute_folder_needs_an_index(tmp_path: Path) -> None:
         index.search(word, where=Where(folder=str(tmp_path)))
     with pytest.raises(ZerotagError, match="Neither a word nor a photo"):
         index.search(None)
+
+
+def test_duplicates(packaged: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    (folder / "copies").mkdir(parents=True)
+    for seed in range(30):
+        (folder / f"{seed}.jpg").write_bytes(encoded(seed))
+    (folder / "copies" / "a.jpg").write_bytes(encoded(3))
+    (folder / "copies" / "b.jpg").write_bytes(encoded(3))
+    picture(4).resize((80, 60)).save(folder / "copies" / "smaller.jpg")
+    picture(5).crop((2, 2, 160, 120)).save(folder / "copies" / "cut.jpg", quality=70)
+    picture(5).save(folder / "copies" / "worse.jpg", quality=50)
+
+    def run(*arguments: str) -> tuple[list[str], str]:
+        options = ["--database", str(tmp_path / "index"), "--model", str(packaged)]
+        done = CliRunner().invoke(app, [*arguments, *options], catch_exceptions=False)
+        return done.stdout.splitlines(), done.stderr
+
+    assert run("duplicates") == ([], "zerotag: no duplicates found.\n")
+    run("index", str(folder))
+    groups = [json.loads(line) for line in run("duplicates", "--json")[0]]
+    assert [[Path(photo).relative_to(folder).as_posix() for photo in group["photos"]] for group in groups] == [
+        ["3.jpg", "copies/a.jpg", "copies/b.jpg"],
+        ["4.jpg", "copies/smaller.jpg"],
+        ["5.jpg", "copies/cut.jpg", "copies/worse.jpg"],
+    ]
+    assert [group["same"] for group in groups] == [True, False, False]
+    assert groups[0]["similarity"] == 1 and all(0.93 <= group["similarity"] <= 1 for group in groups)
+    lines, _ = run("duplicates")
+    assert lines[:5] == ["same content:", *(f"  {photo}" for photo in groups[0]["photos"]), ""]
+    assert lines[5].startswith("alike (")
+    assert len(run("duplicates", "--json", "--similarity", "1")[0]) == 1
+    # Moved photos keep what they look like.
+    (folder / "copies").rename(folder / "moved")
+    run("index", str(folder))
+    assert len(run("duplicates", "--json")[0]) == 3

@@ -361,6 +361,33 @@ def search(
 
 
 @app.command()
+def duplicates(
+    similarity: Annotated[
+        float | None, typer.Option(min=0.5, max=1, help="Least similarity of photos that are not the same.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per group and line.")] = False,
+    database: Database = "work/index",
+    model: Model = None,
+) -> None:
+    """List photos that are in the index more than once, or nearly so, in groups; nothing is deleted."""
+    with plain_exit():
+        from zerotag.serving.duplicates import ALIKE, find_duplicates
+        from zerotag.serving.index import open_index
+
+        none = True
+        for group in find_duplicates(open_index(database, _tagger(model)), similarity or ALIKE):
+            paths = [f"{root}/{photo}" for root, photo in group.photos]
+            if as_json:
+                print(json.dumps({"same": group.same, "similarity": round(group.similarity, 4), "photos": paths}))
+            else:
+                print("" if none else "\n", end="")
+                print("same content:" if group.same else f"alike ({group.similarity:.2f}):", *paths, sep="\n  ")
+            none = False
+        if none:
+            _complain(["no duplicates found."])
+
+
+@app.command()
 def profile(name: Annotated[str, typer.Argument(help="A file of profiles/, such as paper.")]) -> None:
     """Apply a profile to params.yaml; `git checkout params.yaml` reverts it."""
     with plain_exit():

@@ -60,11 +60,13 @@ class Entry:
         stamp: changes when the file changes.
         digest: of its content.
         taken: when it was taken, in local time as the camera wrote it; None if nothing is known.
+        look: what it looks like in small (`zerotag.serving.duplicates.look_of`); None if nothing is known.
     """
 
     stamp: str
     digest: str
     taken: datetime | None = None
+    look: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,7 @@ class Index:
                 pa.field("stamp", pa.string(), nullable=False),
                 pa.field("digest", pa.string(), nullable=False),
                 pa.field("taken", pa.timestamp("s")),
+                pa.field("look", pa.binary()),
                 pa.field("vector", pa.list_(pa.float32(), self._dimensions), nullable=False),
             ]
         )
@@ -185,6 +188,7 @@ class Index:
                 **dict(zip(batch.schema.names, batch.columns, strict=True)),
                 "stamp": pa.array([""] * len(batch), pa.string()),
                 "taken": pa.nulls(len(batch), pa.timestamp("s")),
+                "look": pa.nulls(len(batch), pa.binary()),
             }
             rows = pa.table([columns[field.name] for field in self._schema], schema=self._schema)
             self._table.merge_insert(["root", "photo", "row"]).when_not_matched_insert_all().execute(rows)
@@ -222,17 +226,27 @@ class Index:
             found[root][photo] = Entry(*known)
         return dict(found)
 
-    def vectors(self, digests: Iterable[str]) -> dict[str, np.ndarray]:
-        """Principal vectors (M, d) by content; contents that are not in the index are left out."""
+    def contents(self, digests: Iterable[str]) -> dict[str, tuple[np.ndarray, bytes | None]]:
+        """Principal vectors (M, d) and look, by content; contents that are not in the index are left out."""
         if not (wanted := _quoted(digests)):
             return {}
-        where = f"digest IN ({wanted})"
-        rows = self._table.search().where(where).select(["digest", "row", "vector"]).limit(None).to_arrow()
+        columns = ["digest", "row", "look", "vector"]
+        rows = self._table.search().where(f"digest IN ({wanted})").select(columns).limit(None).to_arrow()
         found: dict[str, np.ndarray] = {}
         vectors = _matrix(rows["vector"]) if len(rows) else ()
-        for digest, row, vector in zip(rows["digest"].to_pylist(), rows["row"].to_pylist(), vectors, strict=True):
-            found.setdefault(digest, np.empty((self._rows, len(vector)), np.float32))[row] = vector
-        return found
+        digests = rows["digest"].to_pylist()
+        for digest, row, vector in zip(digests, rows["row"].to_pylist(), vectors, strict=True):
+            found.setdefault(digest, np.empty((self._rows, self._dimensions), np.float32))[row] = vector
+        looks = {digest: look for digest, look in zip(digests, rows["look"].to_pylist(), strict=True) if look}
+        return {digest: (matrix, looks.get(digest)) for digest, matrix in found.items()}
+
+    def first_rows(self) -> Iterator[tuple[list[tuple[str, str]], list[str], list[bytes | None], np.ndarray]]:
+        """All photos in parts: root and path, content, look, and first principal vectors (n, d)."""
+        columns = ["root", "photo", "digest", "look", "vector"]
+        for batch in self._table.search().where("row = 0").select(columns).limit(None).to_batches():
+            rows = pa.table(batch)
+            if len(rows):
+                yield list(_keys(rows)), rows["digest"].to_pylist(), rows["look"].to_pylist(), _matrix(rows["vector"])
 
     def find(self, root: str, photo: str) -> tuple[Entry, np.ndarray] | None:
         """What is known of a photo, and its principal vectors (M, d); None if it is not in the index."""
@@ -274,6 +288,8 @@ class Index:
             pa.array(np.repeat([entry.stamp for entry in entries], m), pa.string()),
             pa.array(np.repeat([entry.digest for entry in entries], m), pa.string()),
             pa.array([entry.taken for entry in entries for _ in range(m)], pa.timestamp("s")),
+            # Once for each photo, in its first row.
+            pa.array([entry.look if row == 0 else None for entry in entries for row in range(m)], pa.binary()),
             pa.FixedSizeListArray.from_arrays(pa.array(matrices.astype(np.float32).ravel()), d),
         ]
         return pa.table(columns, schema=self._schema)
@@ -396,7 +412,7 @@ class Index:
     def _score(self, photos: Iterable[tuple[str, str]], wanted: list["_Query"], unwanted: list["_Query"]) -> list[Hit]:
         """Score photos exactly; photos that match an unwanted word are dropped."""
         hits = []
-        for root, names, matrices in self._matrices(photos):
+        for root, names, matrices in self.matrices(photos):
             least = np.min([query(matrices) for query in wanted], axis=0)
             for query in unwanted:
                 least = np.where(query(matrices) >= least, -np.inf, least)
@@ -405,7 +421,7 @@ class Index:
             ]
         return hits
 
-    def _matrices(self, photos: Iterable[tuple[str, str]]) -> Iterator[tuple[str, list[str], np.ndarray]]:
+    def matrices(self, photos: Iterable[tuple[str, str]]) -> Iterator[tuple[str, list[str], np.ndarray]]:
         """Photos' root, their n paths, and their principal vectors (n, M, d), in parts."""
         below: dict[str, list[str]] = defaultdict(list)
         for root, photo in photos:
@@ -425,7 +441,7 @@ class Index:
             version, count = self._table.version, self._table.count_rows()
             places = np.unique(np.linspace(0, count - 1, min(count, _SAMPLE)).astype(int)).tolist()
             photos = set(_keys(self._table.take_offsets(places).select(["root", "photo"]).to_arrow()))
-            sample = np.concatenate([matrices for _, _, matrices in self._matrices(photos)])
+            sample = np.concatenate([matrices for _, _, matrices in self.matrices(photos)])
             self._sampled = version, sample
         return sample
 

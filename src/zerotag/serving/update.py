@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from zerotag.data.photos import time_taken
 from zerotag.data.scan import find, scan
 from zerotag.errors import ZerotagError
 from zerotag.files import hidden_bytes, shown
+from zerotag.serving.duplicates import look_of
 from zerotag.serving.index import Entry, Index
 from zerotag.serving.tagger import Tagger
 
@@ -316,24 +317,25 @@ def _embed(
             batch = next(batches)
             for photo, reason in batch.failed:
                 progress.refused[photo.name] = reason
-            known = index.vectors([entry.digest for entry, pixels in batch.pixels if pixels is None])
+            known = index.contents([entry.digest for entry, pixels in batch.pixels if pixels is None])
+            entries: dict[str, Entry] = {}
             matrices: dict[str, np.ndarray] = {}
             fresh: dict[str, np.ndarray] = {}
             for photo, (entry, pixels) in zip(batch.items, batch.pixels, strict=True):
                 if entry.digest in known:
-                    matrices[photo.name] = known[entry.digest]
+                    matrices[photo.name], look = known[entry.digest]
                 else:  # decoded here if another process has just removed the vectors
                     fresh[photo.name] = (
                         tagger.pixels(Path(photo.file).read_bytes(), photo.name) if pixels is None else pixels
                     )
+                    look = look_of(fresh[photo.name])
+                entries[photo.name] = replace(entry, look=look)
             if fresh:
                 computed = (embed or tagger.principal_vectors)(np.stack(list(fresh.values())))
                 matrices |= dict(zip(fresh, computed, strict=True))
-            if batch.items:
-                entries = [entry for entry, _ in batch.pixels]
-                names = [photo.name for photo in batch.items]
-                index.put(root, names, entries, np.stack([matrices[name] for name in names]))
-                arrived += [entry.digest for entry in entries]
+            if entries:
+                index.put(root, list(entries), list(entries.values()), np.stack([matrices[name] for name in entries]))
+                arrived += [entry.digest for entry in entries.values()]
             done += len(batch)
             report(done, len(todo))
     return arrived
