@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -193,6 +194,15 @@ def test_against_the_service(server: Server, packaged: Path, tmp_path: Path) -> 
             assert client.index(["a #b"]).added == 3 and client.index_state().indexed == 3
             page = client.search(["boat"], limit=2)
             assert page.next == 2 and page.understood == {"boat": "itself"}
+            found_by = (
+                client.search(photo=tmp_path / "ünï.jpg", folder="a #b", limit=1),
+                client.search(like="a #b/1.jpg"),
+            )
+            assert len(found_by[0].photos) == 1 and {each.photo for each in found_by[1].photos} == {
+                "a #b/0.jpg",
+                "a #b/2.jpg",
+            }
+            assert client.search(["boat"], photo=encoded(2), until=date(1990, 1, 1)).photos == []
             assert client.photo(page.photos[0].photo, side=32).startswith(b"\xff\xd8")
             tags = client.tags("a #b/1.jpg", all=True)
             assert tags.milliseconds.network == 0 and len(tags.tags) == 10
@@ -203,6 +213,7 @@ def test_against_the_service(server: Server, packaged: Path, tmp_path: Path) -> 
             assert client.remove("a #b").removed == 3
         finally:
             client.remove([""])
+            shutil.rmtree(folder)
         assert client.model().version == "test"
         with pytest.raises(ZerotagError, match=r"^photo: not an image") as caught:
             client.tag(b"none")
