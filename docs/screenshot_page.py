@@ -73,7 +73,7 @@ def take(url: str, photo: Path | None, search: str, work: str, out: Path) -> Non
         wait = WebDriverWait(browser, 180)
         browser.get(url)
         wait.until(tagged)  # the first answer is slower: the model is loaded meanwhile
-        for name, width, height in (("page", 1100, 1220), ("page-phone", 390, 1500)):
+        for name, width, height in (("page", 1100, 1190), ("page-phone", 390, 1500)):
             resize(browser, width, height)
             browser.get(url)
             if photo:
@@ -87,7 +87,7 @@ def take(url: str, photo: Path | None, search: str, work: str, out: Path) -> Non
             time.sleep(2)  # thumbnails load one by one
             browser.execute_script("document.activeElement.blur(); window.scrollTo(0, 0)")
             photograph(browser, out / f"{name}.png")
-        resize(browser, 1100, 760)
+        resize(browser, 960, 620)
         browser.find_element(By.CSS_SELECTOR, "#found .open").click()
         wait.until(lambda one: one.find_elements(By.CSS_SELECTOR, "#viewer-tags li"))
         photo_shown = "const one = document.getElementById('viewer-photo'); return one.src === one.dataset.large"

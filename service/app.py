@@ -343,6 +343,15 @@ async def _read_search(request: Request) -> _Search:
         raise RequestValidationError([{**each, "loc": ("body", *each["loc"])} for each in error.errors()]) from error
 
 
+class _Page(StaticFiles):
+    """Files that browsers ask for again at each visit, as modules of two versions do not go together."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
+
 def _name(upload: Uploaded) -> str:
     return (upload.filename or "photo")[:200]
 
@@ -639,7 +648,7 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
 
     app.include_router(api)
     app.mount("/docs/swagger", StaticFiles(packages=[("fastapi_swagger", "resources")]), name="swagger")
-    app.mount("/page", StaticFiles(directory=PAGE), name="page")
+    app.mount("/page", _Page(directory=PAGE), name="page")
     # A batch request contains several photos, plus the overhead of multipart encoding.
     body_bytes = settings.max_bytes * 2 + 1_000_000
     app.add_middleware(

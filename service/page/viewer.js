@@ -29,15 +29,22 @@ function show(at) {
   place = at;
   $("viewer-name").textContent = baseName(photo());
   $("viewer-name").title = photo();
-  $("viewer-back").disabled = place === 0;
-  $("viewer-on").disabled = place === grid.photos().length - 1;
-  $("viewer-place").textContent = `${place + 1} of ${grid.photos().length}`;
-  $("viewer-undo").disabled = !made.length;
+  showPlace();
+  disable("viewer-undo", !made.length);
   showPicture(leaving.signal);
   showTags(leaving.signal);
-  if (place > grid.photos().length - 6) {
-    grid.more().then(() => { $("viewer-on").disabled = place === grid.photos().length - 1; });
-  }
+  if (place > grid.photos().length - 6) grid.more().then(showPlace);
+}
+
+function showPlace() {
+  $("viewer-place").textContent = `${place + 1} of ${grid.photos().length}`;
+  disable("viewer-back", place === 0);
+  disable("viewer-on", place === grid.photos().length - 1);
+}
+
+function disable(id, is) {
+  if (is && document.activeElement === $(id)) $("viewer-name").focus(); // a disabled button would lose it
+  $(id).disabled = is;
 }
 
 async function showPicture(signal) {
@@ -159,7 +166,7 @@ function save(of, tag, what, fail) {
       fail();
       note("viewer-note", error.message, true);
     }
-    $("viewer-undo").disabled = !made.length;
+    disable("viewer-undo", !made.length);
   });
   return saving;
 }
@@ -216,10 +223,10 @@ function like() {
   grid.like(path);
 }
 
-$("viewer").addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.altKey || event.metaKey || event.target === $("viewer-word")) return;
+document.addEventListener("keydown", (event) => {
+  if (!$("viewer").open || event.ctrlKey || event.altKey || event.metaKey) return;
   const act = KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-  if (!act) return;
+  if (!act || event.target === $("viewer-word")) return;
   event.preventDefault();
   act();
 });
