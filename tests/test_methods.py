@@ -4,15 +4,18 @@ import math
 
 import pytest
 import torch
+from benchmarks.loss import loop_loss, peak_memory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zerotag.errors import ZerotagError
+from zerotag.training import methods as code
 from zerotag.training.heads import Head
 from zerotag.training.methods import (
     METHODS,
     REJECTED,
     Method,
+    cross_entropy,
     diversity_weight,
     loss,
     method,
@@ -132,16 +135,18 @@ def test_rejected_tags_count_as_several_negatives(
 
 
 @settings(max_examples=80, deadline=None)
-@given(problems(), methods)
+@given(problems(), methods, st.sampled_from([1, 5, 2**17]))
 def test_loss_and_gradient_equal_the_slow_loop(
-    drawn: tuple[torch.Tensor, torch.Tensor, torch.Tensor], chosen: Method
+    drawn: tuple[torch.Tensor, torch.Tensor, torch.Tensor], chosen: Method, block: int
 ) -> None:
     principal, labels, vectors = drawn
     fast_input, slow_input = principal.clone().requires_grad_(), principal.double().requires_grad_()
-    fast = loss(fast_input, labels, vectors, chosen)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(code, "_BLOCK", block)
+        fast = loss(fast_input, labels, vectors, chosen)
+        fast.backward()
     slow = slow_loss(slow_input, labels, vectors.double(), chosen)
     assert_close(fast.double(), slow)
-    fast.backward()
     if slow.requires_grad:
         slow.backward()
     expected = torch.zeros_like(principal) if slow_input.grad is None else slow_input.grad.float()
@@ -171,6 +176,62 @@ def test_a_larger_problem(name: str) -> None:
     fast = loss(principal, labels, vectors, METHODS[name])
     slow = slow_loss(principal.double(), labels, vectors.double(), METHODS[name])
     assert_close(fast.double(), slow)
+
+
+@pytest.mark.parametrize("block", [1, 10, 2**17])
+def test_gradients_in_double_precision(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(code, "_BLOCK", block)
+    principal, labels, vectors = problem(6, 5, 7, 3, 4)
+    principal, vectors = principal.double().requires_grad_(), vectors.double()
+    scores = (principal.detach() @ vectors.T).amax(dim=1).requires_grad_()
+    assert torch.autograd.gradcheck(lambda given: score(given, vectors), principal)
+    for per_negative in (False, True):
+        assert torch.autograd.gradcheck(lambda given, by=per_negative: ranking_loss(given, labels, by), scores)
+    assert torch.autograd.gradcheck(lambda given: cross_entropy(given, labels), scores)
+    for name in ("sdl", "fast0tag", "sdl_plus"):
+        assert torch.autograd.gradcheck(lambda given, by=METHODS[name]: loss(given, labels, vectors, by), principal)
+
+
+@pytest.mark.parametrize("name", ["sdl", "sdl_plus"])
+def test_there_is_no_second_derivative(name: str) -> None:
+    principal, labels, vectors = problem(7, 4, 6, 3, 5)
+    value = loss(principal.requires_grad_(), labels, vectors, METHODS[name])
+    with pytest.raises(ZerotagError, match="no second derivative"):
+        torch.autograd.grad(value, principal, create_graph=True)
+
+
+def test_equal_principal_vectors_get_the_gradient_once() -> None:
+    principal, _, vectors = problem(8, 3, 6, 2, 5)
+    principal[:, 0] = principal[:, 1]
+    score(principal.requires_grad_(), vectors).sum().backward()
+    assert principal.grad is not None
+    assert_close(principal.grad.sum(dim=1), vectors.sum(dim=0).expand(3, -1))
+
+
+def test_more_principal_vectors_than_a_byte_counts() -> None:
+    principal, labels, vectors = problem(9, 4, 20, 300, 5)
+    fast, slow = principal.clone().requires_grad_(), principal.clone().requires_grad_()
+    loss(fast, labels, vectors, METHODS["sdl"]).backward()
+    loop_loss(slow, labels, vectors, METHODS["sdl"]).backward()
+    assert fast.grad is not None and slow.grad is not None
+    assert_close(fast.grad, slow.grad)
+
+
+def test_a_compiled_loss_is_the_same() -> None:
+    plain, labels, vectors = problem(10, 6, 20, 7, 5)
+    compiled = plain.clone().requires_grad_()
+    loss(plain.requires_grad_(), labels, vectors, Method()).backward()
+    torch.compile(loss, backend="eager")(compiled, labels, vectors, Method()).backward()
+    assert plain.grad is not None and compiled.grad is not None
+    assert_close(compiled.grad, plain.grad)
+
+
+@pytest.mark.parametrize("name", ["sdl", "sdl_plus"])
+def test_memory_stays_below_that_of_all_pairs(name: str) -> None:
+    photos, positives, tags = 16, 100, 2000
+    principal, _, vectors = problem(11, photos, tags, METHODS[name].principal_vectors, 50)
+    labels = torch.arange(tags).expand(photos, tags) % (tags // positives) == 0
+    assert peak_memory(loss, METHODS[name], (principal, labels, vectors)) < 4e-6 * photos * positives * tags / 4
 
 
 def test_hand_worked_case() -> None:
