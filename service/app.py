@@ -609,7 +609,9 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
 
     @app.get("/", include_in_schema=False)
     def page() -> FileResponse:
-        return FileResponse(PAGE / "index.html", headers={"Content-Security-Policy": _POLICY})
+        return FileResponse(
+            PAGE / "index.html", headers={"Content-Security-Policy": _POLICY, "Cache-Control": "no-cache"}
+        )
 
     @app.get("/docs", include_in_schema=False)
     def docs() -> FileResponse:

@@ -57,7 +57,7 @@ def names(page: webdriver.Chrome) -> list[str]:
 
 
 def wait(page: webdriver.Chrome, condition) -> None:
-    WebDriverWait(page, 20, ignored_exceptions=[Exception]).until(lambda _: condition())
+    WebDriverWait(page, 20, poll_frequency=0.1, ignored_exceptions=[Exception]).until(lambda _: condition())
 
 
 def answered(page: webdriver.Chrome, credit: str = "") -> bool:
