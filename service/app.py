@@ -14,7 +14,7 @@ import anyio.from_thread
 import numpy as np
 from fastapi import APIRouter, Depends, FastAPI, File, Form, Query, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 from fastapi.security import APIKeyHeader
 from fastapi.staticfiles import StaticFiles
 from pydantic import ValidationError
@@ -60,6 +60,7 @@ from zerotag.metadata.keywords import PhotoKeywords, sidecars
 from zerotag.metadata.vocabulary_file import VocabularyFile, read_vocabulary
 from zerotag.metadata.writing import KeywordError, ReadOnlyError
 from zerotag.samples import samples
+from zerotag.serving.card import model_card
 from zerotag.serving.index import Index, Where, open_index, search_words
 from zerotag.serving.keywords import rank_keywords
 from zerotag.serving.tagger import Tag, Tagger, Words, split_words
@@ -606,6 +607,13 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
             "info": tagger.info,
             "calibration": tagger.calibration_figures,
         }
+
+    @api.get("/model/card", response_class=PlainTextResponse, include_in_schema=False)
+    def card() -> str:
+        """Get the model card, in Markdown."""
+        tagger = service.tagger
+        vocabulary = tagger.vocabulary
+        return model_card(tagger.info, tagger.calibration_figures, int(vocabulary.seen.sum()), len(vocabulary.tags))
 
     @app.get("/", include_in_schema=False)
     def page() -> FileResponse:

@@ -33,6 +33,9 @@ LICENCES = {
     "photos": "Trained on {source}; the licence of these photographs is their owner's matter.",
 }
 
+# Of a model's evaluation, where there are such files.
+MORE = ("intervals", "behaviour")
+
 
 def main() -> None:
     params = read_params()
@@ -50,6 +53,7 @@ def main() -> None:
         key: text.format(weights=model.info["weights"], words=model.info["data"]["words"], source=params["source"])
         for key, text in LICENCES.items()
     }
+    evaluation = Path(f"evaluation/{backbone}/{method}")
     info: dict[str, Any] = {
         "name": "zerotag",
         "version": content[:12],
@@ -58,7 +62,12 @@ def main() -> None:
         "size": model.info["size"],
         "principal_vectors": model.info["principal_vectors"],
         "dimensions": model.vocabulary.vectors.shape[1],
-        "metrics": json.loads(Path(f"evaluation/{backbone}/{method}/metrics.json").read_text(encoding="utf-8")),
+        "metrics": json.loads((evaluation / "metrics.json").read_text(encoding="utf-8")),
+        **{
+            name: json.loads(file.read_text(encoding="utf-8"))
+            for name in MORE
+            if (file := evaluation / f"{name}.json").is_file()
+        },
         "training": training,
         "export": exported,
         "git": git_revision(),

@@ -48,7 +48,13 @@ def stages_before(folder: Path, trained: Path, packaged: Path, source: str) -> N
     exported = {"backbone": "test_efficientnet", "method": "sdl", "precision": "fp32"}
     (folder / "exported" / "export.json").write_text(json.dumps(exported))
     shutil.copyfile(packaged / "calibration.json", folder / "calibration" / "calibration.json")
-    (folder / "evaluation/test_efficientnet/sdl/metrics.json").write_text(json.dumps({"gzsl": {"map": 12.5}}))
+    evaluation = {
+        "metrics": {"gzsl": {"map": 12.5}},
+        "intervals": {"gzsl": {"map": [11.0, 14.0]}},
+        "behaviour": {"flip": {"kept": 0.95}},
+    }
+    for name, content in evaluation.items():
+        (folder / "evaluation/test_efficientnet/sdl" / f"{name}.json").write_text(json.dumps(content))
     params = {"source": "scenes", "package": {"words": 15, "encoded_words": 10}, "serve": {}}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
 
@@ -59,6 +65,21 @@ def test_folder(workspace: Path) -> None:
     assert {"training", "export", "git", "packages", "licences", "version"} <= set(tagger.info)
     assert tagger.lexicon_words == 15
     assert [each.tag for each in tagger.tag(encoded(), "photo", ["boat", "sky"])]
+
+
+def test_the_card_says_what_the_package_knows(workspace: Path) -> None:
+    card = (workspace / "served" / "card.md").read_text()
+    assert card.startswith("# zerotag ")
+    for line in (
+        "| all tags | 12.5 [11.0, 14.0] | none | none | none |  |",
+        "| tags | 12, of which 9 seen in training |",
+        "| fitted on | nothing |",
+        "| flip: kept | 0.95 |",
+    ):
+        assert f"\n{line}\n" in card, card
+    headings = [line for line in card.splitlines() if line.startswith("## ")]
+    names = ("Data", "Figures", "Probabilities", "Behaviour", "Limits", "Licences")
+    assert headings == [f"## {name}" for name in names]
 
 
 def test_word_vectors_of_a_table_bring_no_encoder(workspace: Path) -> None:

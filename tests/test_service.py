@@ -439,6 +439,7 @@ def test_model_health_metrics_and_log(client: httpx.Client, server: Server) -> N
     facts = client.get("/model").json()
     assert (facts["version"], facts["tags"], facts["unseen"], facts["words"]) == ("test", len(TAGS), 3, 20)
     assert facts["calibration"] == {"method": "made up", "fitted_on": "nothing", "photos": 0}
+    assert client.get("/model/card").text.startswith("# zerotag test\n")
     for path in ("/livez", "/readyz", "/healthz"):
         assert client.get(path).status_code == 200
     metrics = client.get("/metrics").text

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from zerotag.errors import ZerotagError
 from zerotag.files import write_aside
+from zerotag.registry.releases import release
 
 if TYPE_CHECKING:  # the service reads records without a profile's dependencies
     from zerotag.registry.drift import Profile
@@ -125,10 +126,20 @@ def keep(
     return record
 
 
-def promote(record: Champion, project: Path = Path()) -> None:
-    """Make a kept model the champion, atomically."""
+def promote(record: Champion, project: Path = Path(), new: bool = True) -> None:
+    """Make a kept model the champion, atomically, and tag it where the project is a Git repository.
+
+    Args:
+        record: of the model.
+        project: the project folder.
+        new: whether the project's files are as they made it.
+
+    Raises:
+        ZerotagError: it is the champion, but Git could not tag it.
+    """
     with write_aside(project / RECORD) as draft:
         draft.write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
+    release(record.id, [str(RECORD), f"{FOLDER / record.id}.dvc", str(FOLDER / ".gitignore")], project, new)
 
 
 def roll_back(project: Path = Path()) -> Champion:
@@ -144,7 +155,7 @@ def roll_back(project: Path = Path()) -> Champion:
     if not file.is_file():
         raise ZerotagError(f"{file} is missing: restore it with `dvc checkout {FOLDER / champion.previous}.dvc`.")
     before = _read_record(file)
-    promote(before, project)
+    promote(before, project, new=False)
     return before
 
 

@@ -3,7 +3,8 @@
 ::
 
     model.onnx         the network, written by `zerotag.packaging.export`
-    tagger.json        model card: name and version, metrics, data, dependency versions, licences
+    tagger.json        name and version, metrics, data, dependency versions, licences
+    card.md            the model card, which says the same to people (`zerotag.serving.card`)
     vocabulary.csv     tag, split (seen or unseen)
     vectors.npy        (T, d) float32 unit word vectors of the vocabulary, used for scoring
     lift.npz           the original word vectors, if the vocabulary is lifted
@@ -26,9 +27,11 @@ import numpy as np
 from zerotag.errors import ZerotagError
 from zerotag.evaluation.calibration import Calibration
 from zerotag.files import write_aside
+from zerotag.serving.card import model_card
 from zerotag.words.lexicon import Lexicon
 from zerotag.words.vocabulary import Vocabulary
 
+CARD = "card.md"
 # Folder of the text encoder in a package.
 ENCODER = "encoder"
 _BLOCK = 50_000
@@ -72,6 +75,8 @@ def write_package(
         shutil.copyfile(network, draft / "model.onnx")
         (draft / "tagger.json").write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
         (draft / "calibration.json").write_text(json.dumps(calibration.content(), indent=1) + "\n", encoding="utf-8")
+        card = model_card(info, calibration.figures, int(vocabulary.seen.sum()), len(vocabulary.tags))
+        (draft / CARD).write_text(card, encoding="utf-8")
         vocabulary.write(draft)
         write_lexicon(lexicon, draft, words)
         if encoder:

@@ -1,0 +1,80 @@
+"""Champions as DVC's users look them up: Git tags in the notation of GTO, DVC's registry.
+
+::
+
+    zerotag@v3.0.0     the third champion; the tag's commit holds dvc.lock and champion.json as they were promoted
+    zerotag#prod#4     from then on, the version of the same commit is in production; the last such tag counts
+
+A tag is on a commit of its own, a child of the current one, so that neither the branch nor the index changes.
+`dvc artifacts get URL zerotag --stage prod` fetches the package from any other folder.
+"""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from zerotag.errors import ZerotagError
+
+ARTIFACT, STAGE = "zerotag", "prod"
+_NAME = {"GIT_AUTHOR_NAME": "zerotag", "GIT_AUTHOR_EMAIL": "zerotag@localhost"}
+_NAME |= {name.replace("AUTHOR", "COMMITTER"): value for name, value in _NAME.items()}
+
+
+def release(champion: str, files: list[str], project: Path = Path(), new: bool = True) -> str:
+    """Tag a champion as in production, and as a version if it is none yet.
+
+    Args:
+        champion: its id.
+        files: untracked files that belong to its version, such as its record; those that are missing are left out.
+        project: the project folder.
+        new: whether dvc.lock and the code are as they made it; otherwise no version is made of them.
+
+    Returns:
+        The version, such as v3.0.0; empty if it has none, as outside the root of a Git repository with a commit.
+
+    Raises:
+        ZerotagError: Git failed.
+    """
+    if not (project / ".git").exists() or not _git(project, "for-each-ref", "--count=1", "refs/heads"):
+        return ""
+    versions = _tags(project, f"{ARTIFACT}@v*")
+    name = next((tag for tag, subject in versions.items() if subject == champion), "")
+    if not name and not new:
+        return ""
+    if not name:
+        numbers = [int(tag.partition("@v")[2].partition(".")[0]) for tag in versions]
+        name = f"{ARTIFACT}@v{max(numbers, default=0) + 1}.0.0"
+        _git(project, "tag", "--annotate", "--message", champion, name, _commit(project, champion, files))
+    counts = [int(tag.rpartition("#")[2]) for tag in _tags(project, f"{ARTIFACT}#{STAGE}#*")]
+    stage = f"{ARTIFACT}#{STAGE}#{max(counts, default=0) + 1}"
+    _git(project, "tag", "--annotate", "--message", champion, stage, f"{name}^{{commit}}")
+    return name.partition("@")[2]
+
+
+def _tags(project: Path, pattern: str) -> dict[str, str]:
+    """The subjects of tags by name."""
+    listed = _git(project, "tag", "--list", pattern, "--format", "%(refname:short) %(contents:subject)")
+    return {name: subject for name, _, subject in (line.partition(" ") for line in listed.splitlines())}
+
+
+def _commit(project: Path, champion: str, files: list[str]) -> str:
+    """Commit the tracked files as they are, and some others, without a change of the branch or the index."""
+    with TemporaryDirectory() as folder:
+        copy = shutil.copy(project / _git(project, "rev-parse", "--git-path", "index"), folder)
+        index = {"GIT_INDEX_FILE": copy}
+        _git(project, "add", "--update", ".", **index)
+        _git(project, "add", "--force", "--", *(file for file in files if (project / file).is_file()), **index)
+        tree = _git(project, "write-tree", **index)
+    return _git(project, "commit-tree", "-p", "HEAD", "-m", f"Champion {champion}", tree)
+
+
+def _git(project: Path, *arguments: str, **environment: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=project, env={**os.environ, **_NAME, **environment}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise ZerotagError(f"git {arguments[0]} failed, so that the champion has no tag: {done.stderr.strip()}")
+    return done.stdout.strip()
