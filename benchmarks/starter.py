@@ -11,6 +11,7 @@ as `zerotag tag --tags` does, without any training, and compared with ConSE on t
 import argparse
 import json
 import math
+import time
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,21 @@ def row(name: str, method: str, scores: np.ndarray, labels: sp.csr_matrix) -> st
     return f"| {name} | {method} | {' | '.join(cells)} |"
 
 
+def cost(files: list[PhotoFile]) -> str:
+    """Processor time per photograph, with one view and two."""
+    taggers = {views: Tagger(starter_package(), threads=1, views=views) for views in (1, 2)}
+    started = time.process_time()
+    pixels = np.stack([taggers[1].pixels(file.read(), str(file)) for file in files])
+    cells = [f"decoding {1000 * (time.process_time() - started) / len(files):.0f} ms"]
+    for views, tagger in taggers.items():
+        tagger.principal_vectors(pixels[:1])
+        started = time.process_time()
+        for batch in np.array_split(pixels, math.ceil(len(files) / 16)):
+            tagger.principal_vectors(batch)
+        cells.append(f"{views} view{'s' * (views > 1)} {1000 * (time.process_time() - started) / len(files):.0f} ms")
+    return f"Processor time per photograph of {len(files)}: {', '.join(cells)}."
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     arguments.add_argument("folders", type=Path, nargs="+")
@@ -142,7 +158,7 @@ def main() -> None:
             cells.append(f"{100 * found['share']:.0f}% of {found['count']:,}" if found else "")
         text.append(f"| {10 * place}-{10 * place + 10}% | {' | '.join(cells)} |")
     errors = [f"{folder.name} {100 * expected_calibration_error(its):.2f} points" for folder, its in bins.items()]
-    text += ["", f"Expected calibration error: {', '.join(errors)}."]
+    text += ["", f"Expected calibration error: {', '.join(errors)}.", "", cost(photographs.files[:64])]
     print("\n".join(text))
     if options.out:
         with write_aside(options.out) as draft:
