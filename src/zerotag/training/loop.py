@@ -188,8 +188,8 @@ def train(
                 module.eval()
     targets = torch.from_numpy(vectors).to(device)
     steps = math.ceil(rows.size / settings.batch)
-    fused = device.type == "cuda"
-    optimizer = torch.optim.Adam(parameter_groups(network, settings, method.head_decay), fused=fused)
+    # A wide head's Adam is bound by memory: fused, it takes one pass over the weights, not a dozen.
+    optimizer = torch.optim.Adam(parameter_groups(network, settings, method.head_decay), fused=True)
     schedule = _schedule(optimizer, settings, steps * settings.epochs)
     offset = float(log_odds(tag_frequency(labels, rows)).mean())
     kind = autocast_type(settings.precision, device)
@@ -214,7 +214,7 @@ def train(
     if settings.compile:
         forward = torch.compile(forward)  # type: ignore[assignment]
     if process.world > 1:
-        forward = DistributedDataParallel(forward, device_ids=[device.index] if fused else None)
+        forward = DistributedDataParallel(forward, device_ids=[device.index] if device.type == "cuda" else None)
 
     for epoch in range(len(curve), settings.epochs):
         order = np.random.default_rng([settings.seed, epoch]).permutation(rows)
