@@ -313,7 +313,7 @@ def test_changed_data_are_a_reason_but_a_worse_challenger_does_not_take_over(pre
     prefect.change(lambda params: params["sources"]["scenes"].update(seed=5))
     prefect.change(lambda params: params["train"]["linear_probe"].update(learning_rate=1e-8))
     prefect.change(lambda params: params["retrain"].update(version_data=True))
-    (prefect.project / "data").mkdir()
+    (prefect.project / "data").mkdir(exist_ok=True)
     (prefect.project / "data" / "a.jpg.xmp").write_text("a new keyword")
     run, output = prefect.run("retrain")
     prefect.change(lambda params: params["retrain"].update(version_data=False))

@@ -1,7 +1,8 @@
 """Keywords in photos and in their XMP sidecars, read and written with the program exiftool, without torch or pandas.
 
-`writing` gives tags to photos and takes them out again, `keywords` reads what is there and tells a person's keywords
-from zerotag's, `tables` writes tags to a CSV file instead, and `vocabulary_file` reads a person's list of keywords.
+`writing` gives tags to photos, takes them out again and records what a person accepts and rejects, `keywords` reads
+what is there and tells a person's keywords from zerotag's, `tables` writes tags to a CSV file instead, and
+`vocabulary_file` reads a person's list of keywords.
 """
 
 from typing import Literal
