@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from zerotag.data.scan import scan
-from zerotag.serving.runtime import Runtime
+from zerotag.runtime import Runtime
 from zerotag.serving.scoring import score
 from zerotag.serving.tagger import Tagger
 

@@ -1,5 +1,6 @@
 """The HTTP API: a FastAPI application for the tagger, the index and the batched network."""
 
+import asyncio
 import io
 import logging
 import time
@@ -539,13 +540,14 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
         for path in wanted.paths:
             service.inside(path)
         until = time.monotonic() + settings.index_seconds
+        loop = anyio.from_thread.run_sync(asyncio.get_running_loop)
         try:
             done = update(
                 service.index,
                 service.tagger,
                 service.root,
                 wanted.paths,
-                embed=lambda pixels: anyio.from_thread.run(embed, pixels),
+                embed=lambda pixels: asyncio.run_coroutine_threadsafe(embed(pixels), loop).result(),
                 in_time=lambda: time.monotonic() < until,
                 prune=wanted.prune,
             )

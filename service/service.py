@@ -9,7 +9,7 @@ from service.app import create_app
 from service.gather import Gather
 from service.limits import ask_again, busy
 from service.settings import read_settings
-from zerotag.serving.runtime import Runtime
+from zerotag.runtime import Runtime
 
 SETTINGS = read_settings()
 # The queue is bounded, so a response that takes this long is lost.
@@ -21,7 +21,7 @@ class Network:
     """The network, on all cores, with adaptive batching across requests."""
 
     def __init__(self) -> None:
-        self._runtime = Runtime(SETTINGS.package / "model.onnx", spin=False, views=SETTINGS.views)
+        self._runtime = Runtime(SETTINGS.package / "model.onnx", views=SETTINGS.views)
         self._runtime(np.zeros((1, self._runtime.size, self._runtime.size, 3), dtype=np.uint8))
 
     @bentoml.api(batchable=True, max_batch_size=SETTINGS.batch, max_latency_ms=SETTINGS.batch_wait_ms)

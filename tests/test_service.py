@@ -25,8 +25,8 @@ from service.limits import ask_again
 from service.settings import ServeSettings
 from starlette.exceptions import HTTPException
 
+from zerotag.runtime import Runtime
 from zerotag.samples import samples
-from zerotag.serving.runtime import Runtime
 from zerotag.serving.tagger import Tagger
 
 

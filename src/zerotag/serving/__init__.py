@@ -1,7 +1,7 @@
 """Tag and search photographs with a packaged model, using numpy, Pillow and ONNX Runtime, without torch.
 
 `tagger.Tagger`, also available as `zerotag.Tagger`, is the entry point for the command line, the service and other
-programs. `index` searches photos by words, `package` reads and writes the folder that is served, `runtime` runs the
-network, `text_encoder` encodes phrases, `scoring` scores words, `fold` folds near-synonyms of an answer, and `keywords`
+programs. `index` searches photos by words, `package` reads and writes the folder that is served,
+`text_encoder` encodes phrases, `scoring` scores words, `fold` folds near-synonyms of an answer, and `keywords`
 ranks a person's own vocabulary.
 """

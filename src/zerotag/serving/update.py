@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from zerotag.data.batches import pixel_batches
+from zerotag.data.batches import network_batches
 from zerotag.data.photos import time_taken
 from zerotag.data.scan import find, scan
 from zerotag.errors import ZerotagError
@@ -306,9 +306,16 @@ def _embed(
         entry = Entry(photo.stamp, _digest(data), taken)
         return entry, None if entry.digest in contents else tagger.pixels(data, photo.name)
 
+    def matrices_of(decoded: list[tuple[Entry, np.ndarray | None]]) -> list[tuple[Entry, np.ndarray | None]]:
+        pixels = [each for _, each in decoded if each is not None]
+        computed = iter((embed or tagger.principal_vectors)(np.stack(pixels)) if pixels else ())
+        return [(entry, None if each is None else next(computed)) for entry, each in decoded]
+
     arrived: list[str] = []
+    if not todo:
+        return arrived
     done = 0
-    with closing(pixel_batches(todo, read, BATCH)) as batches:
+    with closing(network_batches(todo, read, matrices_of, BATCH, tagger.at_once)) as batches:
         while done < len(todo):
             if not in_time():
                 progress.remaining = len(todo) - done
@@ -316,23 +323,16 @@ def _embed(
             batch = next(batches)
             for photo, reason in batch.failed:
                 progress.refused[photo.name] = reason
-            known = index.vectors([entry.digest for entry, pixels in batch.pixels if pixels is None])
-            matrices: dict[str, np.ndarray] = {}
-            fresh: dict[str, np.ndarray] = {}
-            for photo, (entry, pixels) in zip(batch.items, batch.pixels, strict=True):
-                if entry.digest in known:
-                    matrices[photo.name] = known[entry.digest]
-                else:  # decoded here if another process has just removed the vectors
-                    fresh[photo.name] = (
-                        tagger.pixels(Path(photo.file).read_bytes(), photo.name) if pixels is None else pixels
-                    )
-            if fresh:
-                computed = (embed or tagger.principal_vectors)(np.stack(list(fresh.values())))
-                matrices |= dict(zip(fresh, computed, strict=True))
+            known = index.vectors([entry.digest for entry, matrix in batch.results if matrix is None])
+            matrices = []
+            for photo, (entry, matrix) in zip(batch.items, batch.results, strict=True):
+                if matrix is None and (matrix := known.get(entry.digest)) is None:
+                    # Another process has just removed the vectors.
+                    matrix = tagger.embed(Path(photo.file).read_bytes(), photo.name)
+                matrices.append(matrix)
             if batch.items:
-                entries = [entry for entry, _ in batch.pixels]
-                names = [photo.name for photo in batch.items]
-                index.put(root, names, entries, np.stack([matrices[name] for name in names]))
+                entries = [entry for entry, _ in batch.results]
+                index.put(root, [photo.name for photo in batch.items], entries, np.stack(matrices))
                 arrived += [entry.digest for entry in entries]
             done += len(batch)
             report(done, len(todo))

@@ -46,7 +46,7 @@ def photo_batches(
     for decoded in pixel_batches(rows.tolist(), decode, batch):
         if decoded.failed:
             raise ZerotagError(decoded.failed[0][1])
-        yield as_input(np.stack(decoded.pixels), device)
+        yield as_input(np.stack(decoded.results), device)
 
 
 def features_of(
