@@ -49,7 +49,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     ),
     # What runs the library; none of the three imports another.
     "stages": (*BASE, "samples", "words", "data", "training", "evaluation", "serving", "packaging", "registry"),
-    "service": (*BASE, "metadata", "data.photos", "samples", "serving", "registry"),
+    "service": (*BASE, "metadata", "data.batches", "data.photos", "samples", "serving", "registry"),
     "flows": (*BASE, "words", "data", "training", "evaluation", "serving", "packaging", "registry"),
 }
 BESIDE = ("stages", "service", "flows")
