@@ -1,8 +1,8 @@
-"""Latency of the networks and throughput of the service: python -m benchmarks.serving [--model served] [--seconds 60].
+"""Latency of the networks and a load test of the service: python -m benchmarks.serving [--model served] [--seconds 60].
 
 Measures ONNX Runtime against torch eager with random weights at batch size 1, the scoring of 1,006 tags, and the
-packaged model: a single-process loop (decode, ONNX Runtime, score) as the baseline against the service with 16 clients.
-A load test of --seconds then records errors and memory. Compared variants run interleaved, on localhost only.
+service of a packaged model with 16 clients: start, errors and memory. `benchmarks.throughput` compares its throughput
+with bare loops. Compared variants run interleaved, on localhost only.
 """
 
 import argparse
@@ -15,6 +15,8 @@ import tempfile
 import threading
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import median
 from typing import BinaryIO
@@ -23,9 +25,8 @@ import numpy as np
 from PIL import Image
 
 from zerotag.data.scan import scan
-from zerotag.serving.runtime import Runtime
+from zerotag.runtime import Runtime
 from zerotag.serving.scoring import score
-from zerotag.serving.tagger import Tagger
 
 PROJECT = Path(__file__).resolve().parents[1]
 BACKBONES = ["tf_efficientnet_lite0", "tresnet_m", "resnet50"]
@@ -49,7 +50,7 @@ def main() -> None:
     vectors = random.standard_normal((1006, 300), dtype=np.float32)
     times = [elapsed(lambda: score(matrix, vectors)) for _ in range(500)]
     print(f"score of 1,006 tags from a 7 x 300 matrix: {1000 * median(times):.3f} ms")
-    service(options.model.resolve(), photos(options.photos), options.seconds)
+    load_test(options.model.resolve(), photos(options.photos), options.seconds)
 
 
 def elapsed(call) -> float:
@@ -97,13 +98,30 @@ def photos(folder: Path | None, count: int = 100) -> list[bytes]:
     return made
 
 
-def service(model: Path, pictures: list[bytes], seconds: float) -> None:
+def load_test(model: Path, pictures: list[bytes], seconds: float) -> None:
+    with served(model) as (port, start):
+        print(f"\nbentoml serve is ready after {start:.1f} s")
+        load(port, pictures, 5)
+        before = memory(port)
+        rate, times, statuses = load(port, pictures, seconds)
+        middle, late = 1000 * np.quantile(times, [0.5, 0.99])
+        print(
+            f"load test, {CLIENTS} clients, {seconds:g} s: {len(times):,} requests, {rate:.1f} photos/s, status codes"
+        )
+        print(f"{statuses}, median {middle:.0f} ms, p99 {late:.0f} ms, longest {max(times):.1f} s")
+        print(f"memory of all processes: {before:.0f} MB before, {memory(port):.0f} MB after")
+
+
+@contextmanager
+def served(model: Path) -> Iterator[tuple[int, float]]:
+    """Serve a package: yields the port, and how many seconds the start took."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
         settings = {"MODEL": model, "PORT": port, "INDEX": f"{folder}/index", "LOG": f"{folder}/log"}
         environment = {**os.environ, **{f"ZEROTAG_{name}": str(value) for name, value in settings.items()}}
+        environment |= {"BENTOML_HOME": f"{folder}/bentoml", "BENTOML_DO_NOT_TRACK": "True"}
         started = time.perf_counter()
         process = subprocess.Popen(
             [sys.executable, "-m", "bentoml", "serve", "service.service:Zerotag"],
@@ -114,26 +132,7 @@ def service(model: Path, pictures: list[bytes], seconds: float) -> None:
                 if process.poll() is not None or time.perf_counter() - started > 120:
                     raise SystemExit("The service did not start.")
                 time.sleep(0.1)
-            print(f"\nbentoml serve is ready after {time.perf_counter() - started:.1f} s")
-            load(port, pictures, 5)
-            # Interleaved, so that background load affects both.
-            baseline, served, latencies = [], [], []
-            for _ in range(3):
-                baseline.append(single_process(model, pictures))
-                rate, times, _ = load(port, pictures, 6)
-                served.append(rate)
-                latencies += times
-            print(f"{'':30}{'photos/s':>10}{'ratio':>8}{'median':>10}{'p99':>10}")
-            print(f"{'single process':30}{median(baseline):10.1f}{1:8.2f}")
-            middle, late = 1000 * np.quantile(latencies, [0.5, 0.99])
-            ratio = median(served) / median(baseline)
-            print(f"{f'service, {CLIENTS} clients':30}{median(served):10.1f}{ratio:8.2f}{middle:8.0f}ms{late:8.0f}ms")
-
-            before = memory(port)
-            rate, times, statuses = load(port, pictures, seconds)
-            middle, late = 1000 * np.quantile(times, [0.5, 0.99])
-            print(f"\nload test, {seconds:g} s: {len(times):,} requests, status codes {statuses}, p99 {late:.0f} ms")
-            print(f"memory of all processes: {before:.0f} MB before, {memory(port):.0f} MB after")
+            yield port, time.perf_counter() - started
         finally:
             process.terminate()
             process.wait(60)
@@ -145,16 +144,6 @@ def answers(url: str) -> bool:
             return response.status == 200
     except OSError:
         return False
-
-
-def single_process(model: Path, pictures: list[bytes]) -> float:
-    """Throughput in photos/s of one process that decodes, embeds and scores photos sequentially."""
-    tagger = Tagger(model)
-    words = tagger.words()
-    for picture in pictures[:5]:
-        tagger.rank(tagger.embed(picture, "photo"), words)
-    seconds = elapsed(lambda: [tagger.rank(tagger.embed(picture, "photo"), words) for picture in pictures])
-    return len(pictures) / seconds
 
 
 def load(port: int, pictures: list[bytes], seconds: float) -> tuple[float, list[float], dict[int | str, int]]:
@@ -211,17 +200,27 @@ def read_answer(answer: BinaryIO) -> int:
     return int(status[1])
 
 
+def processes(port: int) -> Iterator[Path]:
+    """Folders in /proc of the service's processes."""
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            if entry.name.isdigit() and f"ZEROTAG_PORT={port}\0".encode() in (entry / "environ").read_bytes():
+                yield entry
+
+
 def memory(port: int) -> float:
     """Memory of the service's processes in MB, with shared pages counted once (PSS)."""
     total = 0
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and f"ZEROTAG_PORT={port}\0".encode() in (entry / "environ").read_bytes():
-                lines = (entry / "smaps_rollup").read_text().splitlines()
-                total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-        except OSError:
-            continue
+    for entry in processes(port):
+        lines = (entry / "smaps_rollup").read_text().splitlines()
+        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
     return total / 1000
+
+
+def cores(port: int) -> float:
+    """Seconds of all cores that the service's processes used so far."""
+    fields = ((entry / "stat").read_text().rpartition(")")[2].split() for entry in processes(port))
+    return sum(int(each[11]) + int(each[12]) for each in fields) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def embed(tagger: Tagger, conse: nn.Module, files: list[PhotoFile]) -> tuple[np.
     for batch in tqdm(batches, total=math.ceil(len(files) / BATCH), desc="photographs", unit="batch"):
         if batch.failed:
             raise ZerotagError(batch.failed[0][1])
-        pixels = np.stack(batch.pixels)
+        pixels = np.stack(batch.results)
         starter.append(tagger.principal_vectors(pixels))
         with torch.inference_mode():
             baseline.append(conse(as_input(pixels, torch.device("cpu"))).numpy())

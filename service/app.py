@@ -1,16 +1,16 @@
 """The HTTP API: a FastAPI application for the tagger, the index and the batched network."""
 
+import asyncio
 import io
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import anyio.from_thread
 import numpy as np
 from fastapi import APIRouter, Depends, FastAPI, File, Form, Query, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
@@ -48,10 +48,12 @@ from service.answers import (
     TagAnswer,
     TagOptions,
 )
+from service.gather import Gather
 from service.keywords import Keywords
 from service.limits import Limits, Slots
 from service.record import LATENCY, RequestLog
 from service.settings import ServeSettings
+from zerotag.data.batches import cores
 from zerotag.data.photos import PHOTO_SUFFIXES, RAW_SUFFIXES, open_photo
 from zerotag.errors import ZerotagError
 from zerotag.files import shown
@@ -71,9 +73,6 @@ logger = logging.getLogger(__name__)
 PAGE = Path(__file__).parent / "page"
 
 _POLICY = "default-src 'self'; img-src 'self' blob: data:; base-uri 'none'; frame-ancestors 'none'"
-
-# (B, S, S, 3) uint8 -> (B, M, d): the network, local or remote.
-Embed = Callable[[np.ndarray], Coroutine[Any, Any, np.ndarray]]
 
 Photo = Annotated[UploadFile, File(description="An image file, of any format that zerotag reads.")]
 Top = Annotated[int, Form(ge=1, le=1000, description=TOP)]
@@ -115,7 +114,12 @@ class _Service:
     # Loaded lazily: this module is also imported by processes that only start other processes.
     @cached_property
     def tagger(self) -> Tagger:
-        return Tagger(self.settings.package)
+        return Tagger(self.settings.package, threads=1, views=self.settings.views)
+
+    @cached_property
+    def embed(self) -> Gather["_Photo", "_Embedded"]:
+        """Decodes photos of all requests and runs the network on them, in threads."""
+        return Gather(self._embed, self.tagger.at_once, -(-cores() // self.settings.processes))
 
     @cached_property
     def version(self) -> str:
@@ -147,7 +151,7 @@ class _Service:
 
     def load(self) -> None:
         """Load everything before the first request."""
-        _ = self.tagger.lexicon_words, self.tagger.text_encoder, len(self.index), self.log
+        _ = self.tagger.lexicon_words, self.tagger.text_encoder, len(self.index), self.log, self.embed
         if self.vocabulary:
             _ = self.own_words
 
@@ -270,12 +274,56 @@ class _Service:
             raise HTTPException(413, f"{name}: {len(photo):,} bytes exceed the limit of {self.settings.max_bytes:,}.")
         return self.tagger.pixels(photo, name, self.settings.max_pixels)
 
+    def _embed(self, photos: list["_Photo"]) -> list["_Embedded | Exception"]:
+        """Decode photos and run the network on them."""
+        decoded: list[_Embedded] = []
+        results: list[_Embedded | Exception] = []
+        for photo in photos:
+            spent: dict[str, float] = {}
+            try:
+                with _timed("decode", spent):
+                    pixels = self.decode(photo.data, photo.name)
+            except (ZerotagError, HTTPException) as error:
+                results.append(error)
+            else:
+                decoded.append(_Embedded(photo, pixels, spent))
+                results.append(decoded[-1])
+        if decoded:
+            matrices = self.tagger.principal_vectors(np.stack([each.pixels for each in decoded]))
+            ready = time.perf_counter()
+            for each, principal in zip(decoded, matrices, strict=True):
+                each.principal = principal
+                _note("network", ready - each.photo.arrived - each.spent["decode"] / 1000, each.spent)
+        return results
+
+
+@dataclass(frozen=True)
+class _Photo:
+    """A photo of a request."""
+
+    data: bytes
+    name: str
+    arrived: float = field(default_factory=time.perf_counter)
+
+
+@dataclass
+class _Embedded:
+    """A photo with its pixels (S, S, 3), milliseconds per step, and its principal vectors (M, d)."""
+
+    photo: _Photo
+    pixels: np.ndarray
+    spent: dict[str, float]
+    principal: np.ndarray = field(default_factory=lambda: np.empty(0))
+
 
 @contextmanager
 def _timed(step: str, spent: dict[str, float]) -> Iterator[None]:
     started = time.perf_counter()
     yield
-    seconds = time.perf_counter() - started
+    _note(step, time.perf_counter() - started, spent)
+
+
+def _note(step: str, seconds: float, spent: dict[str, float]) -> None:
     LATENCY.labels(step).observe(seconds)
     spent[step] = round(1000 * seconds, 2)
 
@@ -357,13 +405,8 @@ def _name(upload: Uploaded) -> str:
     return (upload.filename or "photo")[:200]
 
 
-def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
-    """Create the application.
-
-    Args:
-        settings: settings of the service.
-        embed: runs the network on a batch of photos.
-    """
+def create_app(settings: ServeSettings) -> FastAPI:
+    """Create the application."""
     service = _Service(settings)
 
     @asynccontextmanager
@@ -393,6 +436,10 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
     def absent(words: Words) -> dict[str, Any]:
         return {"missing": words.missing, "reason": words.reason}
 
+    async def words_of(vocabulary: list[str], task: Literal["all", "unseen"]) -> Words:
+        # The model's own words are at hand; others may have to be encoded.
+        return await run_in_threadpool(service.words, vocabulary, task) if vocabulary else service.words([], task)
+
     async def one_photo(request: Request) -> None:
         # FastAPI would take the last one and say nothing. It has parsed the form already, or will not again.
         if len((await request.form()).getlist("photo")) > 1:
@@ -408,17 +455,12 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
         task: TaskOption = "all",
     ) -> Any:
         """Tag a photo."""
-        spent: dict[str, float] = {}
-        words = await run_in_threadpool(service.words, vocabulary, task)
-        data = await photo.read()
-        with _timed("decode", spent):
-            pixels = await run_in_threadpool(service.decode, data, _name(photo))
-        with _timed("network", spent):
-            principal = (await embed(pixels[None]))[0]
-        with _timed("score", spent):
-            tags = service.rank(principal, words, not vocabulary, top, threshold, everything)
-        service.log.tagged(pixels, len(data), tags, bool(vocabulary), task)
-        return {"tags": tags, **absent(words), "model": service.version, "milliseconds": spent}
+        words = await words_of(vocabulary, task)
+        seen = await service.embed(_Photo(await photo.read(), _name(photo)))
+        with _timed("score", seen.spent):
+            tags = service.rank(seen.principal, words, not vocabulary, top, threshold, everything)
+        service.log.tagged(seen.pixels, len(seen.photo.data), tags, bool(vocabulary), task)
+        return {"tags": tags, **absent(words), "model": service.version, "milliseconds": seen.spent}
 
     @api.post("/tag/batch", response_model=BatchTags, dependencies=[working])
     async def tag_batch(
@@ -432,44 +474,37 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
         """Tag a batch of photos. Photos that cannot be decoded are reported individually."""
         if len(photos) > settings.max_photos:
             raise HTTPException(413, f"{len(photos)} photos exceed the limit of {settings.max_photos} per request.")
-        spent: dict[str, float] = {}
-        words = await run_in_threadpool(service.words, vocabulary, task)
-        answers, pixels, sizes = [BatchPhoto(photo=_name(photo)) for photo in photos], {}, {}
-        with _timed("decode", spent):
-            for place, photo in enumerate(photos):
-                data = await photo.read()
-                try:
-                    pixels[place] = await run_in_threadpool(service.decode, data, _name(photo))
-                    sizes[place] = len(data)
-                except ZerotagError as error:
-                    answers[place].error = str(error)
-                    service.log.refused(422, str(error))
-                except HTTPException as error:
-                    answers[place].error = error.detail
-                    service.log.refused(error.status_code, error.detail)
-        with _timed("network", spent):
-            principal = list(await embed(np.stack(list(pixels.values())))) if pixels else []
-        with _timed("score", spent):
-            for (place, picture), matrix in zip(pixels.items(), principal, strict=True):
-                tags = service.rank(matrix, words, not vocabulary, top, threshold, everything)
-                answers[place].tags = [TagAnswer.model_validate(asdict(each)) for each in tags]
-                service.log.tagged(picture, sizes[place], tags, bool(vocabulary), task)
+        words = await words_of(vocabulary, task)
+        asked = [service.embed(_Photo(await photo.read(), _name(photo))) for photo in photos]
+        answers, spent = [], dict.fromkeys(("decode", "network", "score"), 0.0)
+        for photo, seen in zip(photos, await asyncio.gather(*asked, return_exceptions=True), strict=True):
+            answer = BatchPhoto(photo=_name(photo))
+            answers.append(answer)
+            if isinstance(seen, ZerotagError):
+                answer.error = str(seen)
+                service.log.refused(422, str(seen))
+            elif isinstance(seen, HTTPException):
+                answer.error = seen.detail
+                service.log.refused(seen.status_code, seen.detail)
+            elif isinstance(seen, BaseException):
+                raise seen
+            else:
+                with _timed("score", seen.spent):
+                    tags = service.rank(seen.principal, words, not vocabulary, top, threshold, everything)
+                answer.tags = [TagAnswer.model_validate(asdict(each)) for each in tags]
+                service.log.tagged(seen.pixels, len(seen.photo.data), tags, bool(vocabulary), task)
+                spent = {step: milliseconds + seen.spent[step] for step, milliseconds in spent.items()}
         return {"photos": answers, **absent(words), "model": service.version, "milliseconds": Spent(**spent)}
 
     @api.post("/embed", response_model=Embedding, dependencies=[Depends(one_photo), working])
     async def embed_photo(photo: Photo) -> Any:
         """Compute the principal vectors of a photo, to be compared with word vectors or with those of other photos."""
-        spent: dict[str, float] = {}
-        data = await photo.read()
-        with _timed("decode", spent):
-            pixels = await run_in_threadpool(service.decode, data, _name(photo))
-        with _timed("network", spent):
-            principal = (await embed(pixels[None]))[0]
+        seen = await service.embed(_Photo(await photo.read(), _name(photo)))
         return {
-            "vectors": principal.tolist(),
+            "vectors": seen.principal.tolist(),
             "model": service.version,
             "network": service.tagger.network,
-            "milliseconds": spent,
+            "milliseconds": seen.spent,
         }
 
     def tags_of(path: str, photo: Path, options: TagOptions, keywords: PhotoKeywords, problem: str = "") -> Any:
@@ -481,7 +516,7 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
             with _timed("decode", spent):
                 pixels = service.tagger.pixels(photo.read_bytes(), path, settings.max_pixels)
             with _timed("network", spent):
-                principal = anyio.from_thread.run(embed, pixels[None])[0]
+                principal = service.tagger.principal_vectors(pixels[None])[0]
         with _timed("score", spent):
             tags = service.rank(
                 principal, words, not options.vocabulary, options.top, options.threshold, options.everything
@@ -533,8 +568,7 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
             if wanted.like is not None:
                 example = await run_in_threadpool(service.example, wanted.like)
             elif asked.photo:
-                pixels = await run_in_threadpool(service.decode, *asked.photo)
-                example = (await embed(pixels[None]))[0]
+                example = (await service.embed(_Photo(*asked.photo))).principal
             answer = await run_in_threadpool(service.search, wanted, example)
         return {**answer, "milliseconds": spent["search"]}
 
@@ -555,7 +589,6 @@ def create_app(settings: ServeSettings, embed: Embed) -> FastAPI:
                 service.tagger,
                 service.root,
                 wanted.paths,
-                embed=lambda pixels: anyio.from_thread.run(embed, pixels),
                 in_time=lambda: time.monotonic() < until,
                 prune=wanted.prune,
             )

@@ -2,16 +2,13 @@
 
 import asyncio
 import hmac
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-T = TypeVar("T")
 
 # Paths that need no API key: the page prompts for it, and the API description is not secret.
 _OPEN = ("/", "/page", "/docs", "/openapi.json")
@@ -21,28 +18,6 @@ _OPEN_BELOW = ("/page/", "/docs/")
 def busy() -> HTTPException:
     """Error for a service at capacity."""
     return HTTPException(503, "The service is busy. Retry in a second.", {"Retry-After": "1"})
-
-
-async def ask_again(ask: Callable[[], Awaitable[T]], seconds: float, *lost: type[Exception], attempts: int = 3) -> T:
-    """Call a stateless process, and retry if the response is lost.
-
-    Two causes were observed under load: an idle connection that the server closes at the moment of its use, and about
-    one response in six thousand that never arrives.
-
-    Args:
-        ask: makes one call.
-        seconds: timeout of a call, after which its response counts as lost.
-        lost: exceptions that also count as a lost response.
-        attempts: maximum number of calls.
-
-    Raises:
-        HTTPException: 503, all attempts failed.
-    """
-    for _ in range(attempts):
-        with suppress(TimeoutError, *lost):
-            async with asyncio.timeout(seconds):
-                return await ask()
-    raise busy()
 
 
 class Slots:

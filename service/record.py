@@ -15,6 +15,7 @@ from zerotag.serving.tagger import Tag
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 LATENCY = Histogram("zerotag_step_seconds", "Duration of a request's steps.", ["step"], buckets=_BUCKETS)
+BATCHES = Histogram("zerotag_batch_size", "Photos worked on together.", buckets=(1, 2, 3, 4, 8, 16, 32))
 PHOTOS = Counter("zerotag_photos", "Tagged photos.")
 TAGS = Counter("zerotag_tags", "Predicted tags.", ["kind"])
 REFUSED = Counter("zerotag_refused", "Rejected requests and photos.", ["status"])
@@ -42,11 +43,9 @@ class RequestLog:
         PHOTOS.inc()
         for tag in tags:
             TAGS.labels("word" if tag.seen is None else "seen" if tag.seen else "unseen").inc()
-        # From the histogram, which takes a third of the time of numpy's mean and std.
-        shares = np.bincount(pixels.ravel(), minlength=256) / pixels.size
-        levels = np.arange(256) / 255
-        brightness = float(shares @ levels)
-        contrast = float(np.sqrt(shares @ (levels - brightness) ** 2))
+        levels = pixels.astype(np.float32) / 255
+        brightness = float(levels.mean())
+        contrast = float(levels.std())
         self._write(
             event="tag",
             bytes=size,

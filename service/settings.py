@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from zerotag.data.batches import cores
 from zerotag.registry.served import package_to_serve
 from zerotag.settings import from_params, read_params
 
@@ -23,10 +24,8 @@ class ServeSettings:
         model's vocabulary.
     host: address to listen on; localhost by default.
     port: port to listen on.
-    workers: API processes; 0 for one per core.
+    workers: processes; 0 for one per four cores, as the interpreter keeps no more busy.
     views: 1, or 2 to look at the mirror image of each photo as well, at twice the cost.
-    batch: maximum batch size of the network.
-    batch_wait_ms: a photo that would wait longer than this for the network is rejected (503).
     queue: maximum number of requests processed concurrently; more are rejected (503 with Retry-After).
     connections: maximum number of open requests, including slow ones.
     body_seconds: a request body that takes longer than this to arrive is rejected (408).
@@ -48,8 +47,6 @@ class ServeSettings:
     port: int = 3000
     workers: int = 0
     views: int = 1
-    batch: int = 16
-    batch_wait_ms: int = 5000
     queue: int = 64
     connections: int = 512
     body_seconds: float = 20.0
@@ -66,10 +63,8 @@ class ServeSettings:
 
     @property
     def processes(self) -> int:
-        """Number of API processes."""
-        # Respect CPU affinity where available: a container may have fewer cores than the machine.
-        allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        return self.workers or allowed or 1
+        """Number of processes."""
+        return self.workers or -(-cores() // 4)
 
     def path(self, given: str) -> Path:
         """Resolve a folder of the settings; relative paths are relative to the checkout."""

@@ -21,7 +21,7 @@ from zerotag.packaging.export import (
     try_precision,
 )
 from zerotag.registry.choice import best_model
-from zerotag.serving.runtime import Runtime
+from zerotag.runtime import Runtime
 from zerotag.settings import from_params, read_params
 from zerotag.training.model import load_model
 

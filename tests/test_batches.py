@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from zerotag.data.batches import pixel_batches
+from zerotag.data.batches import network_batches, pixel_batches
 from zerotag.data.photos import PhotoError
 
 
@@ -17,7 +17,7 @@ def test_in_order(count: int, batch: int, threads: int) -> None:
 
     batches = list(pixel_batches(range(count), decode, batch, threads))
     assert [item for each in batches for item in each.items] == list(range(count))
-    assert [value for each in batches for value in each.pixels] == [item * item for item in range(count)]
+    assert [value for each in batches for value in each.results] == [item * item for item in range(count)]
     assert all(len(each) == batch for each in batches[:-1])
 
 
@@ -70,3 +70,33 @@ def test_stopping_early_leaves_no_threads() -> None:
     next(batches)
     batches.close()
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(("count", "batch", "at_once"), [(0, 8, 4), (1, 8, 4), (23, 8, 4), (23, 4, 8)])
+def test_the_network_takes_a_few_photos_at_a_time(count: int, batch: int, at_once: int) -> None:
+    sizes = []
+
+    def network(decoded: list[int]) -> list[int]:
+        sizes.append(len(decoded))
+        return [value * value for value in decoded]
+
+    def decode(item: int) -> int:
+        if item == 5:
+            raise PhotoError("5: corrupt")
+        return -item
+
+    batches = list(network_batches(range(count), decode, network, batch, at_once, 2))
+    good = [item for item in range(count) if item != 5]
+    assert [item for each in batches for item in each.items] == good
+    assert [value for each in batches for value in each.results] == [item * item for item in good]
+    assert [failure for each in batches for failure in each.failed] == [(5, "5: corrupt")] * (count > 5)
+    assert sum(sizes) == len(good) and max(sizes, default=0) <= at_once
+    assert all(len(each) == batch for each in batches[:-1])
+
+
+def test_an_error_of_the_network_is_raised() -> None:
+    def network(decoded: list[int]) -> list[int]:
+        raise PhotoError("no memory left")
+
+    with pytest.raises(PhotoError, match="no memory left"):
+        list(network_batches(range(9), int, network, 4, 2, 2))

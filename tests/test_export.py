@@ -14,7 +14,7 @@ import zerotag
 from zerotag.data.photos import to_pixels
 from zerotag.errors import ZerotagError
 from zerotag.packaging.export import check_agreement, compare_with_torch, latency, to_half, to_int8
-from zerotag.serving.runtime import Runtime
+from zerotag.runtime import Runtime
 from zerotag.training.features import as_input
 from zerotag.training.model import load_model
 

@@ -23,7 +23,7 @@ ROOMS = {
     "benchmarks": ("all",),
 }
 # DVC's own, and what a benchmark compares with where it is installed.
-FOLLOWS = {"dvc_data", "pyexiv2", "qdrant_client"}
+FOLLOWS = {"dvc_data", "pyexiv2", "qdrant_client", "simplejpeg"}
 
 
 def imports(folder: str) -> dict[str, Path]:

@@ -1,5 +1,6 @@
 """Features under a frozen backbone: one row a photo, and nothing computed twice after an interruption."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from zerotag.data.sources.base import PhotoFile, Source
 from zerotag.errors import ZerotagError
 from zerotag.training import features as module
 from zerotag.training.backbones import Backbone, build_backbone
-from zerotag.training.features import as_input, compute_features
+from zerotag.training.features import as_input, compute_features, exported
+from zerotag.training.onnx_export import export_onnx
 
 
 @pytest.fixture
@@ -39,6 +41,24 @@ def dataset(photo_folder: Path, tmp_path: Path) -> Dataset:
 def backbone() -> Backbone:
     torch.manual_seed(0)
     return build_backbone("test_efficientnet")
+
+
+@pytest.fixture(scope="module")
+def network_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The backbone in ONNX."""
+    torch.manual_seed(0)
+    file = tmp_path_factory.mktemp("onnx") / "network.onnx"
+    export_onnx(build_backbone("test_efficientnet").eval(), 32, file, "features", {})
+    return file
+
+
+@pytest.fixture(autouse=True)
+def exported_once(monkeypatch: pytest.MonkeyPatch, network_file: Path) -> None:
+    def copy(network: object, size: int, file: Path, *rest: object) -> None:
+        file.parent.mkdir(parents=True)
+        shutil.copy(network_file, file)
+
+    monkeypatch.setattr(module, "export_onnx", copy)
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +96,35 @@ def test_a_row_is_the_backbones_answer_to_the_photo(dataset: Dataset, backbone: 
         np.testing.assert_allclose(features[row], expected, rtol=1e-3, atol=1e-4)
     assert not features[5].any() and np.abs(np.delete(features, 5, axis=0)).sum(axis=1).min() > 0
     assert list((tmp_path / "work" / "f").iterdir()) == []
+
+
+def test_onnx_runtime_computes_what_torch_does(
+    dataset: Dataset,
+    backbone: Backbone,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    in_onnx = compute(backbone, dataset, tmp_path)
+    assert not caplog.records
+
+    def failing(*_: object) -> None:
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr(module, "export_onnx", failing)
+    in_torch = compute(backbone, dataset, tmp_path)
+    assert "torch runs the network, since it cannot be exported (no such operator)" in caplog.text
+    np.testing.assert_allclose(in_onnx, in_torch, atol=1e-4 * np.abs(in_torch).max())
+    assert not np.array_equal(in_onnx, in_torch)  # these were computed by torch
+
+
+def test_a_network_that_onnx_runtime_computes_otherwise_is_left_to_torch(
+    backbone: Backbone, tmp_path: Path, network_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert exported(backbone.eval(), 32, network_file) is not None
+    torch.nn.init.constant_(next(backbone.parameters()), 0.1)
+    assert exported(backbone, 32, network_file) is None
+    assert "ONNX Runtime differs by" in caplog.text
 
 
 def test_the_whole_picture_is_seen(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from conftest import TAGS, picture
 from zerotag.data.photos import to_pixels
 from zerotag.errors import ZerotagError
 from zerotag.packaging.export import check_agreement, compare_with_torch, export_network
-from zerotag.serving.runtime import Runtime
+from zerotag.runtime import Runtime
 from zerotag.training.backbones import build_backbone
 from zerotag.training.classifier import Classifier, need_classifier
 from zerotag.training.heads import ClassHead, ConseHead, Head, JointHead, lift_vocabulary, untrained_head

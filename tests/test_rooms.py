@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import PROJECT
 
-BASE = ("errors", "extras", "files", "settings", "blocks")
+BASE = ("errors", "extras", "files", "settings", "blocks", "runtime")
 # A room (a package, or a module beside them) may import itself and the rooms on its right, all of them from rows above.
 ARROWS: dict[str, tuple[str, ...]] = {
     "extras": (),
@@ -19,6 +19,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "settings": ("errors",),
     "profiles": ("errors", "files"),
     "blocks": ("errors", "files"),
+    "runtime": ("errors",),
     "samples": BASE,
     "words": BASE,
     "data.photos": ("errors",),
@@ -48,7 +49,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     ),
     # What runs the library; none of the three imports another.
     "stages": (*BASE, "samples", "words", "data", "training", "evaluation", "serving", "packaging", "registry"),
-    "service": (*BASE, "metadata", "data.photos", "samples", "serving", "registry"),
+    "service": (*BASE, "metadata", "data.batches", "data.photos", "samples", "serving", "registry"),
     "flows": (*BASE, "words", "data", "training", "evaluation", "serving", "packaging", "registry"),
 }
 BESIDE = ("stages", "service", "flows")

@@ -21,12 +21,9 @@ import pytest
 from conftest import TAGS, Server, encoded, picture, serving, with_plural
 from service.app import create_app
 from service.gather import Gather
-from service.limits import ask_again
 from service.settings import ServeSettings
-from starlette.exceptions import HTTPException
 
 from zerotag.samples import samples
-from zerotag.serving.runtime import Runtime
 from zerotag.serving.tagger import Tagger
 
 
@@ -131,13 +128,8 @@ def test_probable_tags_by_default(packaged: Path, tmp_path: Path) -> None:
     """The application without a server: a package whose words are all probable, and one without a probable word."""
 
     def ask(package: Path, path: str = "/tag", **options: object) -> dict[str, Any]:
-        runtime = Runtime(package / "model.onnx")
-
-        async def embed(pixels: np.ndarray) -> np.ndarray:
-            return runtime(pixels)
-
         async def post() -> httpx.Response:
-            transport = httpx.ASGITransport(create_app(ServeSettings(str(package), log=""), embed))
+            transport = httpx.ASGITransport(create_app(ServeSettings(str(package), log="")))
             async with httpx.AsyncClient(transport=transport, base_url="http://here") as one:
                 name = "photo" if path == "/tag" else "photos"
                 return await one.post(path, files={name: ("a.jpg", encoded())}, data={"top": 50, **options})
@@ -444,7 +436,7 @@ def test_model_health_metrics_and_log(client: httpx.Client, server: Server) -> N
         assert client.get(path).status_code == 200
     metrics = client.get("/metrics").text
     for name in ("zerotag_step_seconds_bucket", "zerotag_tags_total", "zerotag_photos_total", "zerotag_refused_total",
-                 "adaptive_batch_size", "bentoml_service_request_duration_seconds"):  # fmt: skip
+                 "zerotag_batch_size_bucket", "bentoml_service_request_duration_seconds"):  # fmt: skip
         assert name in metrics, name
     lines = [json.loads(line) for file in server.log.iterdir() for line in file.read_text().splitlines()]
     tagged = [line for line in lines if line["event"] == "tag"]
@@ -577,47 +569,49 @@ def test_fuzz(server: Server) -> None:
         run()
 
 
-def test_a_lost_answer_is_asked_for_again() -> None:
-    asked = []
-
-    async def ask() -> str:
-        asked.append(len(asked))
-        if len(asked) == 1:
-            await asyncio.sleep(3600)
-        if len(asked) == 2:
-            raise ConnectionResetError
-        return "answer"
-
-    async def never() -> None:
-        await asyncio.sleep(3600)
-
-    assert asyncio.run(ask_again(ask, 0.05, ConnectionResetError)) == "answer" and len(asked) == 3
-    with pytest.raises(HTTPException) as error:
-        asyncio.run(ask_again(never, 0.01))
-    assert error.value.status_code == 503 and error.value.headers == {"Retry-After": "1"}
-
-
-def test_photos_that_wait_go_to_the_network_together() -> None:
+def test_photos_that_wait_go_together() -> None:
     calls: list[int] = []
 
-    async def embed(pixels: np.ndarray) -> np.ndarray:
-        calls.append(len(pixels))
-        await asyncio.sleep(0.01)
-        if (pixels == 13).any():
+    def work(jobs: list[int]) -> list[int | Exception]:
+        calls.append(len(jobs))
+        time.sleep(0.02)
+        if 12 in jobs:
             raise ValueError("unlucky")
-        return pixels * 2
+        return [KeyError(job) if job == 13 else 2 * job for job in jobs]
 
-    async def many(numbers: list[int]) -> list[np.ndarray | BaseException]:
-        gather = Gather(embed, 4)
-        asked = [asyncio.ensure_future(gather(np.array([number, number + 1]))) for number in numbers]
-        await asyncio.sleep(0.005)
-        asked[3].cancel()  # its client has gone
-        return await asyncio.gather(*asked, gather(np.arange(100, 106)), return_exceptions=True)
+    async def many(jobs: list[int]) -> list[int | BaseException]:
+        gather = Gather(work, 4, 1)
+        asked = [asyncio.ensure_future(gather(job)) for job in jobs]
+        await asyncio.sleep(0.01)
+        asked[2].cancel()  # its client has gone
+        return await asyncio.gather(*asked, return_exceptions=True)
 
-    answers = asyncio.run(many([0, 10, 20, 30, 40]))
-    assert calls == [4, 4, 2, 6]
-    assert [list(answer) for answer in (answers[0], answers[1], answers[4])] == [[0, 2], [20, 22], [80, 82]]
-    assert isinstance(answers[3], asyncio.CancelledError) and list(answers[5]) == list(range(200, 212, 2))
-    answers = asyncio.run(many([0, 12, 20, 30, 40]))
-    assert isinstance(answers[0], ValueError) and isinstance(answers[1], ValueError)  # in one call
-    assert list(answers[2]) == [40, 42] and list(answers[4]) == [80, 82]
+    answers = asyncio.run(many([0, 1, 2, 3, 4, 13, 5]))
+    assert calls == [1, 3, 2] or calls == [4, 3]  # the first one does not wait for others
+    assert [answers[place] for place in (0, 1, 3, 4, 6)] == [0, 2, 6, 8, 10]
+    assert isinstance(answers[2], asyncio.CancelledError) and isinstance(answers[5], KeyError)
+    answers = asyncio.run(many([0, 1, 2, 3, 12, 5]))
+    assert answers[0] == 0 and isinstance(answers[4], ValueError) and isinstance(answers[5], ValueError)
+
+
+def test_requests_in_a_pipeline_are_answered_in_order(server: Server) -> None:
+    """Uploads that do not wait for the answer to the one before, on one connection."""
+    address, port = server.url.removeprefix("http://").split(":")
+
+    def request(top: int) -> bytes:
+        fields = (("top", b"%d" % top), ("all", b"true"), ('photo"; filename="a.jpg', encoded()))
+        parts = [b'--x\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n' % (name.encode(), value)
+                 for name, value in fields]  # fmt: skip
+        body = b"".join(parts) + b"--x--\r\n"
+        head = "POST /tag HTTP/1.1\r\nHost: a\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+        return head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+    with socket.create_connection((address, int(port)), timeout=30) as one, one.makefile("rb") as answers:
+        one.sendall(b"".join(request(top) for top in range(1, 9)))
+        for top in range(1, 9):
+            assert b" 200 " in answers.readline()
+            length = 0
+            while (line := answers.readline()) != b"\r\n":
+                if line.lower().startswith(b"content-length:"):
+                    length = int(line.split(b":")[1])
+            assert len(json.loads(answers.read(length))["tags"]) == top

@@ -78,7 +78,7 @@ def view_features(files: tuple[str, ...], backbone: str, view: str) -> np.ndarra
     batches = pixel_batches(files, pixels, 32, threads=1)
     with torch.inference_mode():
         shown = tqdm(batches, desc=f"{backbone} {view}", unit="batch", total=-(-len(files) // 32))
-        return np.concatenate([network(as_input(np.stack(batch.pixels), CPU)).numpy() for batch in shown])
+        return np.concatenate([network(as_input(np.stack(batch.results), CPU)).numpy() for batch in shown])
 
 
 @cache

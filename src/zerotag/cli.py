@@ -53,15 +53,16 @@ Exclude = Annotated[
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be written, and write nothing.")]
 
-# Photos that the network takes at a time.
+# Photos whose tags are printed together.
 _BATCH = 16
 
 
 def _tagger(model: Path | None, views: int = 1) -> "Tagger":
+    """The model that answers; its network uses one thread, as `network_batches` calls it from several."""
     from zerotag.registry.served import package_to_serve
     from zerotag.serving.tagger import Tagger
 
-    return Tagger(model or package_to_serve(), views=views)
+    return Tagger(model or package_to_serve(), threads=1, views=views)
 
 
 @app.command()
@@ -90,13 +91,13 @@ def tag(
         import numpy as np  # none of these for --help
         from tqdm import tqdm
 
-        from zerotag.data.batches import pixel_batches
+        from zerotag.data.batches import network_batches
         from zerotag.data.scan import in_words, scan
         from zerotag.metadata.keywords import GivenTag
         from zerotag.metadata.vocabulary_file import read_vocabulary
         from zerotag.metadata.writing import open_writer
         from zerotag.serving.keywords import rank_keywords
-        from zerotag.serving.tagger import PROBABLE, split_words
+        from zerotag.serving.tagger import PROBABLE, Tag, split_words
 
         if tags and vocabulary:
             raise ZerotagError("Both --tags and --vocabulary name candidate tags. Use one of them.")
@@ -120,10 +121,18 @@ def tag(
         if not as_json and not own:
             _note(words)
         failed = 0
-        batches = pixel_batches(
+
+        def rank(matrix: np.ndarray) -> list[Tag]:
+            if own:
+                return rank_keywords(tagger, matrix, words, own, top, threshold, everything)
+            return tagger.rank(matrix, words, top, threshold, everything)
+
+        batches = network_batches(
             found.photos,
             lambda file: tagger.pixels(file.read_bytes(), shown(file)),
-            _BATCH if len(found.photos) > 1 else 1,
+            lambda pixels: [rank(matrix) for matrix in tagger.principal_vectors(np.stack(pixels))],
+            _BATCH,
+            tagger.at_once,
         )
         with (
             # On a terminal the lines are the progress.
@@ -133,12 +142,7 @@ def tag(
             for batch in batches:
                 _complain(reason for _, reason in batch.failed)
                 failed += len(batch.failed)
-                matrices = tagger.principal_vectors(np.stack(batch.pixels)) if batch.pixels else ()
-                for file, matrix in zip(batch.items, matrices, strict=True):
-                    if own:
-                        best = rank_keywords(tagger, matrix, words, own, top, threshold, everything)
-                    else:
-                        best = tagger.rank(matrix, words, top, threshold, everything)
+                for file, best in zip(batch.items, batch.results, strict=True):
                     if as_json:
                         print(json.dumps({"photo": shown(file), "tags": [asdict(each) for each in best]}))
                     else:

@@ -5,5 +5,5 @@ these as a `dataset.Dataset`. `splits.split_tags` divides the tags into seen and
 training, and `statistics` summarises a data set. `photos.open_photo` decodes photos for training and serving alike.
 
 Serving may import what needs neither torch nor pandas: `photos`, `scan.scan`, which finds the photos in folders, and
-`batches.pixel_batches`, which decodes them ahead of the network.
+`batches`, which decodes them and runs the network in threads.
 """

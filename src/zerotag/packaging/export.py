@@ -2,13 +2,10 @@
 
 The graph maps decoded images, uint8 (B, S, S, 3), to principal vectors, float32 (B, M, d). It includes scaling to
 [0, 1] and normalisation by the backbone's mean and standard deviation. The model's metadata describes how a photo is
-resized to S x S pixels, which `zerotag.serving.runtime` does.
+resized to S x S pixels, which `zerotag.data.photos.to_pixels` does.
 """
 
-import json
-import logging
 import time
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,20 +25,20 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
-from torch import nn
 
 from zerotag.errors import ZerotagError
 from zerotag.evaluation.evaluate import score_matrix
 from zerotag.evaluation.metrics import average_precision
 from zerotag.files import write_aside
-from zerotag.serving.runtime import INPUT, OUTPUT, Runtime
+from zerotag.runtime import INPUT, Runtime
 from zerotag.serving.scoring import score
-from zerotag.training.model import Model, Network
+from zerotag.training.model import Model
+from zerotag.training.onnx_export import FromPixels, describe, export_onnx
 
 Precision = Literal["fp32", "fp16", "int8"]
 
-# The newest opset that torch's exporter and ONNX Runtime's graph optimisations both support well.
-OPSET = 23
+# Name of the output in the graph.
+OUTPUT = "principal_vectors"
 
 
 @dataclass(frozen=True)
@@ -89,48 +86,18 @@ class Trial:
         )
 
 
-class _FromPixels(nn.Module):
-    """Network on decoded images as they lie in memory: (B, S, S, 3) uint8 -> (B, M, d)."""
-
-    def __init__(self, network: Network):
-        super().__init__()
-        self.network = network
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self.network(pixels.permute(0, 3, 1, 2).float() / 255)
-
-
 def export_network(model: Model, file: Path) -> None:
     """Export a trained network to ONNX, with a dynamic batch size and preprocessing metadata."""
-    size = model.info["size"]
-    example = torch.zeros((2, size, size, 3), dtype=torch.uint8)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            _FromPixels(model.network).eval(),
-            (example,),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes={"pixels": {0: torch.export.Dim("batch")}},
-            optimize=True,
-            verbose=False,
-        )
-    assert program is not None
-    proto = program.model_proto
-    describe(
-        proto,
-        {**_transform(size, model.info.get("crop", 0.0)), "precision": "fp32", "backbone": model.info["backbone"]},
-    )
-    onnx.checker.check_model(proto)
-    with write_aside(file) as draft:
-        onnx.save(proto, draft)
+    facts = {
+        **_transform(model.info["size"], model.info.get("crop", 0.0)),
+        "precision": "fp32",
+        "backbone": model.info["backbone"],
+    }
+    export_onnx(model.network, model.info["size"], file, OUTPUT, facts)
 
 
 def _transform(size: int, crop: float) -> dict[str, Any]:
-    """Preprocessing metadata, for `zerotag.serving.runtime` and for other runtimes."""
+    """Preprocessing metadata, for `zerotag.runtime` and for other runtimes."""
     cut = f"longer side cut to shorter^{crop} * longer^{1 - crop}, centred" if crop else "no crop"
     return {
         "size": size,
@@ -139,13 +106,6 @@ def _transform(size: int, crop: float) -> dict[str, Any]:
         "layout": "NHWC RGB uint8",
         "scaling": "in the graph",
     }
-
-
-def describe(proto: onnx.ModelProto, facts: dict[str, Any]) -> None:
-    """Update a model's metadata."""
-    known = {entry.key: entry.value for entry in proto.metadata_props}
-    known.update({key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()})
-    onnx.helper.set_model_props(proto, known)
 
 
 def to_half(source: Path, file: Path) -> None:
@@ -221,7 +181,7 @@ def compare_with_torch(model: Model, runtime: Runtime, pixels: np.ndarray) -> Ag
         pixels: (n, S, S, 3) uint8.
     """
     with torch.inference_mode():
-        expected = _FromPixels(model.network)(torch.from_numpy(pixels)).numpy()
+        expected = FromPixels(model.network)(torch.from_numpy(pixels)).numpy()
     given = runtime(pixels)
     largest, same = 0.0, 0
     for one, other in zip(expected, given, strict=True):

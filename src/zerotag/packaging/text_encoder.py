@@ -21,8 +21,8 @@ from torch import nn
 
 from zerotag.errors import ZerotagError
 from zerotag.files import write_aside
-from zerotag.packaging.export import OPSET, describe
 from zerotag.serving.text_encoder import FACTS, INPUTS, MODEL, OUTPUT, TOKENIZER, TextEncoder, script
+from zerotag.training.onnx_export import OPSET, describe
 from zerotag.words.lexicon import unit
 from zerotag.words.text_encoders import PROMPTS, in_prompts, load_sentence_transformer
 

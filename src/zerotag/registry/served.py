@@ -20,7 +20,7 @@ _SOURCES = Path(__file__).parents[1]
 _STARTER_FILES = (
     "words/everyday.txt", "words/kinds.txt", "words/kinds.py", "words/lift.py", "words/text_encoders.py",
     "words/vectors.py", "training/heads.py", "training/classifier.py", "training/methods.py", "packaging/starter.py",
-    "packaging/starter.json", "packaging/export.py", "packaging/text_encoder.py",
+    "packaging/starter.json", "packaging/export.py", "packaging/text_encoder.py", "training/onnx_export.py",
 )  # fmt: skip
 
 

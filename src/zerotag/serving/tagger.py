@@ -16,9 +16,9 @@ import numpy as np
 from zerotag.data.photos import MAX_PIXELS, open_photo, to_pixels
 from zerotag.errors import ZerotagError
 from zerotag.evaluation.calibration import Calibration
+from zerotag.runtime import Runtime
 from zerotag.serving.fold import fold
 from zerotag.serving.package import ENCODER, read_info, read_lexicon
-from zerotag.serving.runtime import Runtime
 from zerotag.serving.scoring import score
 from zerotag.serving.text_encoder import TextEncoder
 from zerotag.words.lexicon import Lexicon, look_up, look_up_word
@@ -118,7 +118,7 @@ class Tagger:
     Args:
         folder: package folder written by the package stage.
         threads: threads of the network; 0 for all cores.
-        views: 1, or 2 to look at the mirror image of each photo as well, see `zerotag.serving.runtime.Runtime`.
+        views: 1, or 2 to look at the mirror image of each photo as well, see `zerotag.runtime.Runtime`.
 
     Attributes:
         info: content of tagger.json.
@@ -182,6 +182,11 @@ class Tagger:
         """
         picture = open_photo(photo, name, max_pixels, least_side=2 * self.size)
         return to_pixels(picture, self.size, self.info.get("crop", 0.0))
+
+    @property
+    def at_once(self) -> int:
+        """Photos that the network should be given at a time."""
+        return self._runtime.at_once
 
     def principal_vectors(self, pixels: np.ndarray) -> np.ndarray:
         """(B, S, S, 3) uint8 -> (B, M, d) float32."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from zerotag.data.batches import pixel_batches
+from zerotag.data.batches import network_batches
 from zerotag.data.photos import time_taken
 from zerotag.data.scan import find, scan
 from zerotag.errors import ZerotagError
@@ -305,11 +305,21 @@ def _embed(
         data = Path(photo.file).read_bytes()
         taken = time_taken(data, photo.name) or datetime.fromtimestamp(int(photo.modified))
         entry = Entry(photo.stamp, _digest(data), taken)
-        return entry, None if entry.digest in contents else tagger.pixels(data, photo.name)
+        if entry.digest in contents:
+            return entry, None
+        pixels = tagger.pixels(data, photo.name)
+        return replace(entry, look=look_of(pixels)), pixels
+
+    def matrices_of(decoded: list[tuple[Entry, np.ndarray | None]]) -> list[tuple[Entry, np.ndarray | None]]:
+        pixels = [each for _, each in decoded if each is not None]
+        computed = iter((embed or tagger.principal_vectors)(np.stack(pixels)) if pixels else ())
+        return [(entry, None if each is None else next(computed)) for entry, each in decoded]
 
     arrived: list[str] = []
+    if not todo:
+        return arrived
     done = 0
-    with closing(pixel_batches(todo, read, BATCH)) as batches:
+    with closing(network_batches(todo, read, matrices_of, BATCH, tagger.at_once)) as batches:
         while done < len(todo):
             if not in_time():
                 progress.remaining = len(todo) - done
@@ -317,25 +327,21 @@ def _embed(
             batch = next(batches)
             for photo, reason in batch.failed:
                 progress.refused[photo.name] = reason
-            known = index.contents([entry.digest for entry, pixels in batch.pixels if pixels is None])
-            entries: dict[str, Entry] = {}
-            matrices: dict[str, np.ndarray] = {}
-            fresh: dict[str, np.ndarray] = {}
-            for photo, (entry, pixels) in zip(batch.items, batch.pixels, strict=True):
-                if entry.digest in known:
-                    matrices[photo.name], look = known[entry.digest]
-                else:  # decoded here if another process has just removed the vectors
-                    fresh[photo.name] = (
-                        tagger.pixels(Path(photo.file).read_bytes(), photo.name) if pixels is None else pixels
-                    )
-                    look = look_of(fresh[photo.name])
-                entries[photo.name] = replace(entry, look=look)
-            if fresh:
-                computed = (embed or tagger.principal_vectors)(np.stack(list(fresh.values())))
-                matrices |= dict(zip(fresh, computed, strict=True))
+            known = index.contents([entry.digest for entry, matrix in batch.results if matrix is None])
+            entries: list[Entry] = []
+            matrices: list[np.ndarray] = []
+            for photo, (entry, matrix) in zip(batch.items, batch.results, strict=True):
+                if matrix is None and entry.digest in known:
+                    matrix, look = known[entry.digest]
+                    entry = replace(entry, look=look)
+                elif matrix is None:  # another process has just removed the vectors
+                    pixels = tagger.pixels(Path(photo.file).read_bytes(), photo.name)
+                    matrix, entry = tagger.principal_vectors(pixels[None])[0], replace(entry, look=look_of(pixels))
+                entries.append(entry)
+                matrices.append(matrix)
             if entries:
-                index.put(root, list(entries), list(entries.values()), np.stack([matrices[name] for name in entries]))
-                arrived += [entry.digest for entry in entries.values()]
+                index.put(root, [photo.name for photo in batch.items], entries, np.stack(matrices))
+                arrived += [entry.digest for entry in entries]
             done += len(batch)
             report(done, len(todo))
     return arrived
