@@ -1,11 +1,17 @@
 """The BentoML service: `bentoml serve service.service:Zerotag`."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import aiohttp
 import bentoml
 import bentoml.exceptions
 import numpy as np
+from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
 
 from service.app import create_app
+from service.follow import follow
 from service.gather import Gather
 from service.limits import ask_again, busy
 from service.settings import read_settings
@@ -52,4 +58,18 @@ async def _embed(pixels: np.ndarray) -> np.ndarray:
         raise busy() from error
 
 
-Zerotag.mount_asgi_app(create_app(SETTINGS, Gather(_embed, SETTINGS.batch)))  # type: ignore[attr-defined]
+def _of_package(package: Path) -> FastAPI:
+    """The application of a package, with a network of its own, so that both change at once."""
+    runtime = Runtime(package / "model.onnx", spin=False, views=SETTINGS.views)
+
+    async def embed(pixels: np.ndarray) -> np.ndarray:
+        return await run_in_threadpool(runtime, pixels)
+
+    return create_app(replace(SETTINGS, model=str(package)), Gather(embed, SETTINGS.batch))
+
+
+Zerotag.mount_asgi_app(  # type: ignore[attr-defined]
+    follow(_of_package, lambda: SETTINGS.package)
+    if SETTINGS.follows
+    else create_app(SETTINGS, Gather(_embed, SETTINGS.batch))
+)
