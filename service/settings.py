@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from zerotag.data.batches import cores
+from zerotag.registry.champion import champion_package
 from zerotag.registry.served import package_to_serve
 from zerotag.settings import from_params, read_params
 
@@ -18,8 +19,9 @@ HOME = Path(__file__).resolve().parents[1]
 @dataclass(frozen=True)
 class ServeSettings:
     """Attributes:
-    model: package folder, or bentoml:NAME:VERSION from BentoML's model store; empty for the champion's package, else
-        served/ if it was trained on photographs, else the starter.
+    model: package folder, or bentoml:NAME:VERSION from BentoML's model store; registry for the champion's package,
+        else served/, and each later champion's; empty for what is the champion's package at the start, else served/, if
+        it was trained on photographs, else the starter.
     vocabulary: file of candidate tags for requests that name none (`zerotag.metadata.vocabulary_file`); empty for the
         model's vocabulary.
     host: address to listen on; localhost by default.
@@ -75,8 +77,15 @@ class ServeSettings:
         return HOME / Path(given).expanduser()
 
     @property
+    def follows(self) -> bool:
+        """Whether the service changes its model when the champion changes."""
+        return self.model == "registry"
+
+    @property
     def package(self) -> Path:
         """Package folder of the deployed model."""
+        if self.follows:
+            return champion_package(HOME)
         return self.path(self.model) if self.model else package_to_serve(HOME)
 
     @property
