@@ -26,7 +26,6 @@ from zerotag.settings import from_params, read_params
 from zerotag.training.features import pixels_of
 from zerotag.training.model import load_model
 
-
 BATCH = 64
 
 
