@@ -5,9 +5,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from zerotag.data.dataset import Dataset
-from zerotag.data.photos import open_photo, to_pixels
 from zerotag.errors import ZerotagError, plain_exit
 from zerotag.files import write_aside
 from zerotag.packaging.export import (
@@ -23,7 +23,10 @@ from zerotag.packaging.export import (
 from zerotag.registry.choice import best_model
 from zerotag.runtime import Runtime
 from zerotag.settings import from_params, read_params
+from zerotag.training.features import pixels_of
 from zerotag.training.model import load_model
+
+BATCH = 64
 
 
 def main() -> None:
@@ -35,7 +38,8 @@ def main() -> None:
     random = np.random.default_rng(params["seed"])
 
     def pixels(rows: np.ndarray) -> np.ndarray:
-        return np.stack([to_pixels(open_photo(dataset.photo_bytes(row), str(row)), model.info["size"]) for row in rows])
+        batches = pixels_of(dataset, rows, model.info["size"], BATCH)
+        return np.concatenate(list(tqdm(batches, desc="photos", unit="batch", total=-(-rows.size // BATCH))))
 
     def some(rows: np.ndarray, count: int) -> np.ndarray:
         return np.sort(random.choice(rows, min(count, rows.size), replace=False))

@@ -36,14 +36,19 @@ def as_input(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
 def photo_batches(
     dataset: Dataset, rows: np.ndarray, size: int, batch: int, device: torch.device
 ) -> Iterator[torch.Tensor]:
-    """Photos in order, (B, 3, S, S) in [0, 1] on the device, channels last; decoded ahead in threads, as for serving.
+    """Photos in order, (B, 3, S, S) in [0, 1] on the device, channels last; as for `pixels_of`."""
+    for pixels in pixels_of(dataset, rows, size, batch):
+        yield as_input(pixels, device)
+
+
+def pixels_of(dataset: Dataset, rows: np.ndarray, size: int, batch: int) -> Iterator[np.ndarray]:
+    """Photos in order, (B, S, S, 3) uint8, decoded ahead in threads, as for serving.
 
     Args:
         dataset: N photos.
         rows: row numbers of usable photos.
         size: S.
         batch: B, but for the last batch.
-        device: of the network.
 
     Raises:
         ZerotagError: a photo cannot be decoded.
@@ -51,7 +56,7 @@ def photo_batches(
     for decoded in pixel_batches(rows.tolist(), _decoder(dataset, size), batch):
         if decoded.failed:
             raise ZerotagError(decoded.failed[0][1])
-        yield as_input(np.stack(decoded.results), device)
+        yield np.stack(decoded.results)
 
 
 def _decoder(dataset: Dataset, size: int) -> Callable[[int], np.ndarray]:
