@@ -50,10 +50,7 @@ CALLS: dict[str, list[dict[str, Any]]] = {
 
 @pytest.fixture(scope="module")
 def openapi() -> dict[str, Any]:
-    async def embed(pixels: Any) -> Any:
-        raise NotImplementedError
-
-    return create_app(ServeSettings(log=""), embed).openapi()
+    return create_app(ServeSettings(log="")).openapi()
 
 
 class Recorder:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 from conftest import Server, encoded
 from service.app import create_app
@@ -186,12 +185,9 @@ def test_without_exiftool_and_in_a_read_only_folder(
     keyworded(root / "a.jpg")
     settings = ServeSettings(str(packaged), root=str(root), index=str(tmp_path / "index"), log="")
 
-    async def embed(pixels: np.ndarray) -> np.ndarray:
-        return np.ones((len(pixels), 3, 50), np.float32)
-
     def ask(method: str, **options: Any) -> httpx.Response:
         async def one() -> httpx.Response:
-            transport = httpx.ASGITransport(create_app(settings, embed))
+            transport = httpx.ASGITransport(create_app(settings))
             async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
                 return await client.request(method, "/tags/a.jpg", params={"all": True}, **options)
 
