@@ -144,7 +144,8 @@ def _decode(data: bytes, name: str, max_pixels: int, least_side: int) -> Image.I
         picture.draft(None, (least_side, least_side))
         _check_size(picture, name, max_pixels)
     picture.load()
-    return _to_rgb(ImageOps.exif_transpose(picture))
+    ImageOps.exif_transpose(picture, in_place=True)  # without a copy of what is upright already
+    return _to_rgb(picture)
 
 
 def _opened(data: bytes, name: str) -> Image.Image:
@@ -215,7 +216,7 @@ def _to_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
     mode = picture.mode if picture.mode in ("L", "CMYK", "LAB") else "RGB"
     transform = _transform(profile, mode) if profile else None
     if transform is None:
-        return picture.convert("RGB")
+        return picture if picture.mode == "RGB" else picture.convert("RGB")
     return _transformed(picture if picture.mode == mode else picture.convert(mode), transform)
 
 
