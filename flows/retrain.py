@@ -1,4 +1,4 @@
-"""Check whether retraining is needed, train challengers, and promote the best one if it beats the champion."""
+"""Check whether to retrain, train challengers, and promote the best one if it beats the champion and behaves."""
 
 import json
 from datetime import datetime
@@ -15,6 +15,7 @@ from flows.pipeline import LOCK, add, changes, repro, stamped
 from flows.train import train_models
 from zerotag.data.dataset import Dataset
 from zerotag.files import hold
+from zerotag.registry.behaviour import failed_behaviour, table
 from zerotag.registry.champion import Champion, keep, promote, read_champion
 from zerotag.registry.choice import best_model
 from zerotag.registry.drift import profile
@@ -59,13 +60,21 @@ def compare_with_champion(champion: Champion, backbone: str, method: str, settin
     )
 
 
+@task(task_run_name="behaviour of {backbone} {method}", tags=["zerotag"])
+def check_challenger(backbone: str, method: str) -> list[str]:
+    """Package the model and test its behaviour; what it fails."""
+    repro("behaviour")
+    create_markdown_artifact(f"# {backbone} {method}\n\n{table(Path('behaviour'))}", key="behaviour")
+    return failed_behaviour(Path("behaviour"), Path("served"))
+
+
 @task(task_run_name="promote {backbone} {method}", tags=["zerotag"])
 def promote_challenger(backbone: str, method: str, reason: str) -> Champion:
-    """Package the model, version it with DVC, and make it the champion. The last step is an atomic rename."""
-    repro("package")
+    """Version the packaged model with DVC, and make it the champion. The last step is an atomic rename."""
     metrics = json.loads(Path(f"evaluation/{backbone}/{method}/metrics.json").read_text(encoding="utf-8"))
     trained_on = profile(Dataset.read(Path("prepared")))
-    record = keep(Path(f"models/{backbone}/{method}"), Path("served"), trained_on, metrics, git_revision(), reason)
+    model, served, behaviour = Path(f"models/{backbone}/{method}"), Path("served"), Path("behaviour")
+    record = keep(model, served, behaviour, trained_on, metrics, git_revision(), reason)
     add(record.folder())
     promote(record)
     return record
@@ -73,7 +82,7 @@ def promote_challenger(backbone: str, method: str, reason: str) -> Champion:
 
 @flow(name="retrain", flow_run_name=stamped("retrain"), on_failure=[alert], on_crashed=[alert])
 def retrain(force: bool = False) -> State:
-    """Retrain if there is a reason, and promote the best challenger if it beats the champion.
+    """Retrain if there is a reason; promote the best challenger if it beats the champion and passes behaviour tests.
 
     Args:
         force: retrain even without a reason.
@@ -105,6 +114,8 @@ def _retrain(force: bool) -> State:
     if champion is not None:
         comparison = compare_with_champion(champion, backbone, method, settings)
         better, why = comparison.verdict(settings.margin, settings.zsl_tolerance)
+    if better and (failed := check_challenger(backbone, method)):
+        better, why = False, f"{why}, but it fails behaviour tests: {'; '.join(failed)}"
     outcome = f"{backbone} {method} is promoted" if better else "the champion stays"
     if better:
         promote_challenger(backbone, method, f"{'; '.join(reasons)}. {why}")

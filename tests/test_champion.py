@@ -17,6 +17,7 @@ from zerotag.cli import app
 from zerotag.data.dataset import Dataset
 from zerotag.errors import ZerotagError
 from zerotag.evaluation.comparison import Comparison, Difference, compare
+from zerotag.registry.behaviour import failed_behaviour, table
 from zerotag.registry.champion import champion_package, keep, promote, read_champion, roll_back
 from zerotag.registry.drift import ENOUGH, Profile, drift_reasons, photo_drift, profile, request_profile, tag_drift
 from zerotag.registry.reasons import RetrainSettings, age_or_drift
@@ -28,16 +29,20 @@ from zerotag.words.vocabulary import Vocabulary
 EMPTY = Profile({}, [], [])
 
 
-def candidate(folder: Path, version: str) -> tuple[Path, Path]:
-    """A training folder and its package, as far as a record needs them."""
-    model, served = folder / version / "model", folder / version / "served"
-    model.mkdir(parents=True)
-    served.mkdir()
+def candidate(folder: Path, version: str, **shares: float) -> tuple[Path, Path, Path]:
+    """A training folder, its package and its behaviour, as far as a record needs them."""
+    model, served, behaviour = (folder / version / name for name in ("model", "served", "behaviour"))
+    for each in (model, served, behaviour):
+        each.mkdir(parents=True)
     (model / "model.json").write_text(
         json.dumps({"backbone": "vgg19", "method": "sdl", "data": {"digest": f"data-{version}"}})
     )
     (served / "tagger.json").write_text(json.dumps({"backbone": "vgg19", "method": "sdl", "version": version}))
-    return model, served
+    checks = {
+        name: {"figure": share, "least": 0.7, "cases": 9, "passed": share >= 0.7} for name, share in shares.items()
+    }
+    (behaviour / "behaviour.json").write_text(json.dumps({"model": version, "checks": checks}))
+    return model, served, behaviour
 
 
 def test_a_record_changes_whole_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,11 +78,25 @@ def test_a_damaged_record_is_named(tmp_path: Path) -> None:
 
 
 def test_another_models_package_is_refused(tmp_path: Path) -> None:
-    model, served = candidate(tmp_path, "one")
+    model, served, behaviour = candidate(tmp_path, "one")
     (served / "tagger.json").write_text(json.dumps({"backbone": "resnet50", "method": "sdl", "version": "1"}))
     with pytest.raises(ZerotagError, match="packages resnet50 sdl"):
-        keep(model, served, EMPTY, {}, "", "", tmp_path)
+        keep(model, served, behaviour, EMPTY, {}, "", "", tmp_path)
     assert not (tmp_path / "champions").exists()
+
+
+def test_a_model_that_fails_behaviour_tests_is_refused(tmp_path: Path) -> None:
+    made = candidate(tmp_path, "one", flip=0.9, jpeg=0.512, direction=0.1)
+    with pytest.raises(ZerotagError, match=r"behaviour tests: jpeg is 0\.51, not 0\.70 or more; direction is 0\.10"):
+        keep(*made, EMPTY, {}, "", "", tmp_path)
+    with pytest.raises(ZerotagError, match=r"the tests are of model one, not of .*two"):
+        failed_behaviour(made[2], candidate(tmp_path, "two")[1])
+    with pytest.raises(ZerotagError, match=r"behaviour\.json is missing"):
+        failed_behaviour(tmp_path, made[1])
+    assert "| jpeg | 0.51 | 0.70 | 9 | FAILED |" in table(made[2])
+    assert not (tmp_path / "champions").exists()
+    record = keep(*candidate(tmp_path, "three", flip=0.7), EMPTY, {}, "", "", tmp_path)
+    assert (record.folder(tmp_path) / "behaviour.json").is_file()
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,10 @@ def small(params: dict[str, Any]) -> None:
     params["evaluate"]["examples"] = params["report"]["examples"] = 2
     params["flows"].update(retries=2, retry_seconds=0.1)
     params["retrain"].update(bootstrap=50)
+    # A model that has learnt nothing behaves like one.
+    params["behaviour"] = {"slices": 1.0} | dict.fromkeys(
+        ["flip", "brightness", "jpeg", "resize", "direction", "minimal"], 0.0
+    )
 
 
 @pytest.fixture(scope="module")
@@ -271,6 +275,15 @@ def test_the_deployments_in_the_prefect_ui(prefect: Prefect, tmp_path: Path) -> 
     finally:
         serving.terminate()
         serving.wait(60)
+
+
+def test_a_challenger_that_fails_behaviour_tests_is_not_promoted(prefect: Prefect) -> None:
+    prefect.change(lambda params: params["behaviour"].update(minimal=1.1))
+    run, output = prefect.run("retrain")
+    assert run["state_name"] == "Kept" and prefect.champion() is None, output
+    assert "fails behaviour tests: minimal.photos is" in run["state"]["message"]
+    assert "| minimal.photos |" in prefect.artifacts(run)["behaviour"]["data"]
+    prefect.change(lambda params: params["behaviour"].update(minimal=0.0))
 
 
 def test_retrain_the_first_champion_then_no_reason(prefect: Prefect) -> None:

@@ -3,7 +3,8 @@
 ::
 
     champion.json            the champion's record
-    champions/ID/            model/ (as trained), served/ (packaged), profile.json (its training data), record.json
+    champions/ID/            model/ (as trained), served/ (packaged), behaviour.json (its tests),
+                             profile.json (its training data), record.json
 """
 
 import json
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from zerotag.errors import ZerotagError
 from zerotag.files import write_aside
+from zerotag.registry.behaviour import failed_behaviour
 from zerotag.registry.releases import release
 
 if TYPE_CHECKING:  # the service reads records without a profile's dependencies
@@ -82,6 +84,7 @@ def champion_package(project: Path = Path()) -> Path:
 def keep(
     model: Path,
     served: Path,
+    behaviour: Path,
     profile: "Profile",
     metrics: dict[str, Any],
     git: str,
@@ -93,11 +96,15 @@ def keep(
     Args:
         model: the trained model's folder.
         served: its package.
+        behaviour: output folder of the behaviour stage, of this package.
         profile: of its training data.
         metrics: its metrics.
         git: code revision.
         reason: why it is promoted.
         project: the project folder.
+
+    Raises:
+        ZerotagError: the package is another model's, or fails a behaviour test.
     """
     info = json.loads((model / "model.json").read_text(encoding="utf-8"))
     package = json.loads((served / "tagger.json").read_text(encoding="utf-8"))
@@ -105,6 +112,8 @@ def keep(
         raise ZerotagError(
             f"{served}: packages {package['backbone']} {package['method']}, not {model}. Run `dvc repro package`."
         )
+    if failed := failed_behaviour(behaviour, served):
+        raise ZerotagError(f"{served}: not promoted, as it fails behaviour tests: {'; '.join(failed)}.")
     before = read_champion(project)
     now = datetime.now(UTC)
     record = Champion(
@@ -121,6 +130,7 @@ def keep(
     with write_aside(record.folder(project)) as draft:
         shutil.copytree(model, draft / "model")
         shutil.copytree(served, draft / "served")
+        shutil.copy(behaviour / "behaviour.json", draft)
         profile.write(draft / "profile.json")
         (draft / "record.json").write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
     return record
