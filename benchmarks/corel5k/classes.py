@@ -419,7 +419,7 @@ lite0 at 224 pixels; 95% intervals of differences, by a paired bootstrap over ph
 
 ## As anchors
 
-{len(photos.files):,} training photos in {PARTS} folds, {options.splits} splits with {UNSEEN} unseen tags.
+{len(photos.files):,} training photos in {PARTS} folds, {options.splits} random splits with {UNSEEN} unseen tags each.
 
 {lines(["ZSL F1@3", "ZSL mAP", "GZSL F1@3", "GZSL mAP"], results, [0, 1])}"""
     if "untrained" in options.tables:
