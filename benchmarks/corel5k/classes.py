@@ -2,7 +2,7 @@
 
 FOLDER holds Corel5K, OTHER another set of photographs; both have tags.csv (image,tags) and images/. The first table
 varies sdl_plus by cross-validation on the training photos of Corel5K, as benchmarks.corel5k.folds does; the second the
-classes alone, without training, on OTHER and on a fold of Corel5K's training photos. The rows are those of
+classes alone, without training, on OTHER and on half a fold of Corel5K's. The rows are those of
 benchmarks.corel5k.trials. Features, heads and figures are cached in work/, so that the command can be interrupted and
 repeated.
 
@@ -405,7 +405,7 @@ def main() -> None:
     write_table(table, divided(options.folder.resolve(), None, validation=True))
     of_heads = digest(word_vectors, taught_head, head_scores)
     of_figures = digest(word_vectors, kernel, class_targets, softmax, weights, class_scores, tag_scores, judged)
-    text = f"""{measured("python -m benchmarks.corel5k.classes FOLDER OTHER")}
+    text = f"""{measured(f"python -m benchmarks.corel5k.classes FOLDER OTHER --splits {options.splits}")}
 lite0 at 224 pixels; 95% intervals of differences, by a paired bootstrap over photos."""
     if "anchors" in options.tables:
         results: dict[str, list[np.ndarray]] = {name: [] for name in TRIALS}
@@ -419,7 +419,7 @@ lite0 at 224 pixels; 95% intervals of differences, by a paired bootstrap over ph
 
 ## As anchors
 
-{len(photos.files):,} training photos in {PARTS} folds, {options.splits} splits with {UNSEEN} unseen tags.
+{len(photos.files):,} training photos in {PARTS} folds, {options.splits} random splits with {UNSEEN} unseen tags each.
 
 {lines(["ZSL F1@3", "ZSL mAP", "GZSL F1@3", "GZSL mAP"], results, [0, 1])}"""
     if "untrained" in options.tables:
@@ -428,7 +428,7 @@ lite0 at 224 pixels; 95% intervals of differences, by a paired bootstrap over ph
         for name, photos in sets_of_photos(table, options.other):
             sets.append(f"{len(photos.files):,} photos and {len(photos.tags)} words of {name}")
             for row, trial in tqdm(UNTRAINED.items(), desc=name):
-                untrained[row].append(untrained_figures(f"{of_figures} {name}", trial, photos))
+                untrained[row].append(untrained_figures(f"{of_figures} {name} {len(photos.files)}", trial, photos))
         columns = [f"{name} {figure}" for name in (options.other.name, "Corel5K") for figure in ("mAP", "F1@3")]
         both = {name: [np.concatenate(figures)[[1, 0, 3, 2]]] for name, figures in untrained.items()}
         text += f"""
@@ -444,14 +444,14 @@ lite0 at 224 pixels; 95% intervals of differences, by a paired bootstrap over ph
 
 
 def sets_of_photos(table: Path, other: Path) -> Iterator[tuple[str, Photos]]:
-    """The other set of photos, and a fold of Corel5K's training photos; no tag is seen."""
+    """The other set of photos, and half a fold of Corel5K's training photos; no tag is seen."""
     for name, settings in (
         (other.name, csv_table.CsvSettings(str(other / "tags.csv"), str(other / "images"))),
         ("Corel5K", csv_table.CsvSettings(str(table), str(table.parent))),
     ):
         source = csv_table.read(settings)
         files = np.array([str(file.path) for file in source.files])
-        rows = np.flatnonzero(folds_of(files.tolist()) == 0) if name == "Corel5K" else np.arange(len(files))
+        rows = np.flatnonzero(folds_of(files.tolist()) == 0)[::2] if name == "Corel5K" else np.arange(len(files))
         unseen = np.zeros(len(source.tags), dtype=bool)
         yield name, Photos(tuple(files[rows].tolist()), None, source.labels[rows].tocsr(), tuple(source.tags), unseen)
 
