@@ -306,27 +306,32 @@ def features(folder: Path, rounds: int) -> None:
     start = cost(partial(exported, backbone, 224, network))
     content, cpu = network.read_bytes(), torch.device("cpu")
 
-    def zerotag() -> None:
+    def zerotag(dataset: Dataset) -> None:
         cached = block_folder(work, "a") / "network.onnx"
         cached.parent.mkdir(parents=True)
         cached.write_bytes(content)
         compute_features(backbone, dataset, 224, 64, cpu, folder.with_name("features.npy"), work, "a")
 
-    def in_torch() -> None:
-        for rows in np.array_split(np.arange(len(files)), -(-len(files) // 64)):
+    def in_torch(dataset: Dataset) -> None:
+        count = len(dataset.photos)
+        for rows in np.array_split(np.arange(count), -(-count // 64)):
             pixels = np.stack([to_pixels(open_photo(dataset.photo_bytes(row), "photo"), 224) for row in rows])
             with torch.inference_mode():
                 backbone(as_input(pixels, cpu))
 
-    reads = [partial(dataset.photo_bytes, row) for row in range(len(files))]
-    contestants: dict[str, Callable[[], None]] = {
-        f"bare: {decoder}, {how}": partial(run_bare, DECODERS[decoder], how, reads, network) for decoder, how in LOOPS
+    def run(decoder: str, how: str, dataset: Dataset) -> None:
+        reads = [partial(dataset.photo_bytes, row) for row in range(len(dataset.photos))]
+        run_bare(DECODERS[decoder], how, reads, network)
+
+    contestants: dict[str, Callable[[Dataset], None]] = {
+        f"bare: {decoder}, {how}": partial(run, decoder, how) for decoder, how in LOOPS
     }
     contestants |= {"torch in one loop": in_torch, "features stage": zerotag}
-    rows = {name: Row(len(files)) for name in contestants}
+    first = Dataset(dataset.root, dataset.photos[:1], dataset.tags, dataset.labels[:1])
+    rows = {name: Row(len(files) - 1) for name in contestants}
     for _ in range(rounds):
-        for name, run in contestants.items():
-            rows[name].costs.append(cost(run))
+        for name, contestant in contestants.items():
+            rows[name].measure(partial(contestant, first), partial(contestant, dataset))
     table("prepared, 256 pixels", rows)
     print(f"| prepared, 256 pixels | export of the network, once: {start.clock:.1f} s | | | | |", flush=True)
 

@@ -140,11 +140,14 @@ def compute_features(
         kind: dtype of the output.
     """
     network = network.to(device).to(memory_format=torch.channels_last).eval()
-    with torch.inference_mode():
-        shape = network(torch.zeros(1, 3, size, size, device=device)).shape[1:]
     usable = np.flatnonzero(dataset.usable)
     folder = block_folder(work, key)
     runtime = exported(network, size, folder / "network.onnx") if device.type == "cpu" else None
+    if runtime:
+        shape = runtime(np.zeros((1, size, size, 3), dtype=np.uint8)).shape[1:]
+    else:
+        with torch.inference_mode():
+            shape = tuple(network(torch.zeros(1, 3, size, size, device=device)).shape[1:])
 
     def compute(rows: slice) -> Iterator[np.ndarray]:
         parts = (
