@@ -437,7 +437,11 @@ lite0 at 224 pixels; 95% intervals of differences, by a paired bootstrap over ph
 
 {" and ".join(sets)}; all words are ranked.
 
-{lines(columns, both, range(4))}"""
+{lines(columns, both, range(4))}
+
+## A second view of the starter
+
+{lines(columns, {name: both[name] for name, trial in UNTRAINED.items() if trial.kinds == 1.5}, range(4))}"""
     print(text)
     if options.out:
         write_page(options.out, "classes", text)
