@@ -428,6 +428,7 @@ def test_searches_that_are_refused(client: httpx.Client) -> None:
 
 def test_model_health_metrics_and_log(client: httpx.Client, server: Server) -> None:
     send(client, encoded())
+    send(client, b"no picture")
     facts = client.get("/model").json()
     assert (facts["version"], facts["tags"], facts["unseen"], facts["words"]) == ("test", len(TAGS), 3, 20)
     assert facts["calibration"] == {"method": "made up", "fitted_on": "nothing", "photos": 0}
