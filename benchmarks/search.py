@@ -2,10 +2,12 @@
 
 Photos are made of real ones: each is a mixture of a photo of ../shared and one of the 50 that resemble it most, plus
 noise of 0.3 times the standard deviation of each dimension, all as the starter sees them (work/starter). Words are 150
-of the starter's and 50 phrases. The rivals have the same vectors in memory as float32, and search in the same run.
+of the starter's and 50 phrases; two words are tags of one photo of Corel5K, and the one left out is one of another's.
+The rivals have the same vectors in memory as float32, and search in the same run.
+
 Recall is the share of the 24 best of an exact search over what is stored that are found; "worst" is that of the worst
-word. FAISS's IVF has as many probes as bring it to our recall. --no-rivals measures ours alone; the rivals need
-faiss-cpu, and three times 4 bytes for each number in memory.
+word. FAISS's IVF has as many probes as bring it to our recall. The rivals need `pip install faiss-cpu`, and three times
+4 bytes for each number in memory; --no-rivals measures ours alone.
 """
 
 import argparse
@@ -14,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from statistics import median
 
@@ -48,6 +51,7 @@ def main() -> None:
         "--real", type=Path, default=Path("work/search-photos.npy"), help="Keeps real photos' vectors."
     )
     arguments.add_argument("--no-rivals", action="store_true")
+    arguments.add_argument("--no-ivf", action="store_true", help="FAISS's flat index only, as IVF takes long to make.")
     options = arguments.parse_args()
     tagger = Tagger(options.package)
     if not options.real.is_file():
@@ -64,23 +68,26 @@ def measure(
     index = Index(str(folder), "benchmark", (1, real.shape[1]), options.dimensions, tagger.frequent_words)
     if not len(index):
         started = time.perf_counter()
-        for start, vectors in enlarged(real, options.photos):
+        inside = index.basis.down(real) if index.basis else real
+        for start, vectors in enlarged(inside, options.photos):
             names_there = [f"2024/album {start // 1000:04d}/IMG_{start + n:08d}.jpg" for n in range(len(vectors))]
-            index.fill("/photos", names_there, vectors[:, None])
+            index.fill("/photos", names_there, (index.basis.up(vectors) if index.basis else vectors)[:, None])
         filled = time.perf_counter() - started
         started = time.perf_counter()
         index.tidy()
+        # At once, as no other process reads it; otherwise what compaction leaves over goes after ten minutes.
+        index._table.optimize(cleanup_older_than=timedelta(0))
         print(f"written in {filled:.0f} s, compacted and indexed in {time.perf_counter() - started:.0f} s", flush=True)
     left_out = index.basis.left_out(words) if index.basis else np.zeros(len(words))
     inner = index.basis.down(words) if index.basis else words
     stored = np.concatenate([vectors for *_, vectors in index.first_rows()])[:, : index.dimensions]
     order = {key: place for place, key in enumerate(key[1] for keys, *_ in index.first_rows() for key in keys)}
     scores = np.concatenate([inner @ stored[start : start + BLOCK].T for start in range(0, len(stored), BLOCK)], axis=1)
-    best = np.argsort(-scores, axis=1)[:, :TOP].tolist()
-    random = np.random.default_rng(1)
-    triples = [random.choice(len(words), 3, replace=False) for _ in range(60)]
-    best_of_three = [best_with_one_left_out(scores[list(triple)]) for triple in triples]
+    best = [np.argpartition(-row, TOP)[:TOP].tolist() for row in scores]
     del scores
+    labels, three = tags_of_photos(tagger, options.shared)
+    inner_three = [index.basis.down(some) if index.basis else some for some in three]
+    best_of_three = [best_with_one_left_out(some @ stored.T) for some in inner_three]
 
     rows: list[tuple[str, float, float, float, str]] = []
 
@@ -100,8 +107,6 @@ def measure(
         return [order[hit.photo] for hit in index.search(words, without, TOP, **options)]
 
     each = list(words)
-    three = [words[list(triple)] for triple in triples]
-    labels = [", ".join(names[place] for place in triple) for triple in triples]
     add("zerotag, one word", lambda word: ours(word[None]), each, best, names)
     add("zerotag, two words and one left out", lambda some: ours(some[:2], some[2:]), three, best_of_three, labels)
     add("zerotag, exact, one word", lambda word: ours(word[None], exact=True), each[:20], best[:20], names)
@@ -117,8 +122,8 @@ def measure(
             return found[np.argsort(-scores[found])].tolist()
 
         add("numpy, brute force in memory", numpy_search, queries[:50], best[:50], names)
-        for name, search in faiss_rivals(stored, queries, best, rows[0][2]):
-            add(name, search, queries, best, names)
+        for name, search in faiss_rivals(stored, queries, best, rows[0][2], ivf=not options.no_ivf):
+            add(name, search, queries[:50], best[:50], names)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e9
     print(f"\n{len(stored):,} photos, {index.dimensions} of {real.shape[1]} dimensions, {size:.2f} GB on disk")
     print(f"a process that opens the index and searches 10 words: {used:.0f} MB at most")
@@ -140,6 +145,22 @@ def chosen_words(tagger: Tagger) -> tuple[list[str], np.ndarray]:
     tags = np.random.default_rng(0).choice(len(tagger.vocabulary.tags), WORDS, replace=False)
     names = [*(tagger.vocabulary.tags[place] for place in tags), *words.words]
     return names, np.concatenate([tagger.vocabulary.vectors[tags], words.vectors])
+
+
+def tags_of_photos(tagger: Tagger, shared: Path) -> tuple[list[str], list[np.ndarray]]:
+    """Two words that one photo of Corel5K is tagged with, and one of another photo that it is not: 60 times (3, d)."""
+    lines = (shared / "corel5k" / "tags.csv").read_text(encoding="utf-8").splitlines()[1:]
+    photos = [tags for line in lines if len(tags := line.partition(",")[2].split()) > 1]
+    random = np.random.default_rng(1)
+    labels, vectors = [], []
+    for place in random.choice(len(photos) - 1, 60, replace=False):
+        left_out = next(tag for tags in photos[place + 1 :] for tag in tags if tag not in photos[place])
+        chosen = [*photos[place][:2], left_out]
+        found = tagger.words(chosen)
+        if len(found.words) == 3:
+            labels.append(", ".join(chosen))
+            vectors.append(found.vectors)
+    return labels, vectors
 
 
 def enlarged(real: np.ndarray, count: int) -> Iterator[tuple[int, np.ndarray]]:
@@ -166,7 +187,7 @@ def best_with_one_left_out(scores: np.ndarray) -> list[int]:
 
 
 def faiss_rivals(
-    stored: np.ndarray, queries: list[np.ndarray], best: list[list[int]], recall: float
+    stored: np.ndarray, queries: list[np.ndarray], best: list[list[int]], recall: float, ivf: bool
 ) -> Iterator[tuple[str, Search]]:
     import faiss
 
@@ -175,32 +196,35 @@ def faiss_rivals(
     flat = faiss.IndexFlatIP(dimensions)
     flat.add(stored)
     yield "FAISS, flat", lambda word: flat.search(word[None], TOP)[1][0].tolist()
+    if not ivf:
+        return
     cells = max(16, int(2 * len(stored) ** 0.5))
-    ivf = faiss.IndexIVFFlat(faiss.IndexFlatIP(dimensions), dimensions, cells, faiss.METRIC_INNER_PRODUCT)
-    ivf.cp.niter = 8
+    cellular = faiss.IndexIVFFlat(faiss.IndexFlatIP(dimensions), dimensions, cells, faiss.METRIC_INNER_PRODUCT)
+    cellular.cp.niter = 8
     started = time.perf_counter()
-    ivf.train(stored[:: max(1, len(stored) // (40 * cells))])
-    ivf.add(stored)
+    cellular.train(stored[:: max(1, len(stored) // (40 * cells))])
+    cellular.add(stored)
     print(f"FAISS IVF built in {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
     for probes in (cells // 32, cells // 16, cells // 8, cells // 4, cells // 2, cells):
-        ivf.nprobe = probes
-        found = ivf.search(np.stack(queries), TOP)[1]
+        cellular.nprobe = probes
+        found = cellular.search(np.stack(queries), TOP)[1]
         share = np.mean([len(set(one) & set(two)) / TOP for one, two in zip(found.tolist(), best, strict=True)])
         if share >= recall or probes == cells:
             break
-    yield f"FAISS, IVF, {probes} of {cells} probes", lambda word: ivf.search(word[None], TOP)[1][0].tolist()
+    yield f"FAISS, IVF, {probes} of {cells} probes", lambda word: cellular.search(word[None], TOP)[1][0].tolist()
 
 
 def memory_of_a_search(folder: Path, dimensions: int) -> float:
     """Peak memory, in MB, of a process that opens the index and searches."""
     code = (
-        "import sys, resource, numpy as np\n"
+        "import sys, numpy as np\n"
         "from zerotag.serving.index import Index\n"
         f"index = Index(sys.argv[1], 'benchmark', (1, {dimensions}))\n"
         f"words = np.random.default_rng(0).standard_normal((10, {dimensions})).astype(np.float32)\n"
         "for word in words: index.search(word[None], limit=24)\n"
         "index.search(words[:2], words[2:3], limit=24)\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)\n"
+        "status = open('/proc/self/status').read()\n"  # not the parent's peak, as ru_maxrss is
+        "print(int(status.split('VmHWM:')[1].split()[0]) / 1000)\n"
     )
     return float(subprocess.run([sys.executable, "-c", code, folder], stdout=subprocess.PIPE, check=True).stdout)
 

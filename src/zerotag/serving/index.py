@@ -428,7 +428,7 @@ class Index:
             queries, without = ([query.standardised(sample) for query in each] for each in (queries, without))
         aims = queries
         if self._rows == 1 and words > 1 and len(self):
-            aims = [_mean(queries[:words], self._sample()), *queries[words:]]
+            aims = [_aim(queries[:words], without, self._sample(), offset + limit), *queries[words:]]
         approximate = not exact and self._has_index()
         need = depth = offset + limit
         if approximate:
@@ -552,15 +552,27 @@ class _Query:
         return replace(self, mean=float(scores.mean()), spread=max(float(scores.std()), 1e-6))
 
 
-def _mean(queries: list[_Query], sample: np.ndarray) -> _Query:
-    """A query whose score is never less than the lowest of several words', for photos of a single row.
+def _aim(wanted: list[_Query], unwanted: list[_Query], sample: np.ndarray, need: int) -> _Query:
+    """One query for several words, of photos of a single row, whose score no photo's own exceeds.
 
-    It is a mean of their scores, with weights by which each of them varies as much.
+    A mean of the wanted words' scores, with any weights, is no less than the lowest of them. It stays so when it is
+    moved away from the unwanted words' scores, which are lower. Of many such means, the one is taken that is lowest for
+    the best photos of the sample: it has the fewest photos to look at.
     """
-    weights = np.array([1 / max(float(query(sample).std()), 1e-6) for query in queries])
-    weights /= weights.sum()
-    rows = np.sum([weight * query.rows / query.spread for weight, query in zip(weights, queries, strict=True)], axis=0)
-    shift = sum(weight * query.mean / query.spread for weight, query in zip(weights, queries, strict=True))
+    random = np.random.default_rng(0)
+    weights = np.concatenate([np.eye(len(wanted)), random.dirichlet(np.ones(len(wanted)), 30)])
+    mixtures = weights
+    if unwanted:
+        against = np.full((len(weights), len(unwanted)), 1 / len(unwanted))
+        mixtures = np.concatenate(
+            [np.concatenate([(1 + push) * weights, -push * against], axis=1) for push in (0.0, 0.25, 0.5, 1.0)]
+        )
+    queries = [*wanted, *unwanted] if unwanted else wanted
+    scores = mixtures @ np.stack([query(sample) for query in queries])
+    best = min(max(need, len(sample) // 100), len(sample))
+    mixture = mixtures[np.argmin(np.partition(scores, -best, axis=1)[:, -best])]
+    rows = np.sum([part * query.rows / query.spread for part, query in zip(mixture, queries, strict=True)], axis=0)
+    shift = sum(part * query.mean / query.spread for part, query in zip(mixture, queries, strict=True))
     return _Query(rows, mean=float(shift))
 
 
