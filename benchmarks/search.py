@@ -1,137 +1,232 @@
-"""Search latency over random principal vectors: python -m benchmarks.search [--photos 100000] [--qdrant].
+"""Search over many photos, against numpy and FAISS: python -m benchmarks.search [--photos 100000] [--dimensions 512].
 
-LanceDB's exact scan (used by `zerotag.serving.index`) is compared with brute force in numpy and with LanceDB's
-approximate index. Ratios are relative to brute force with all matrices in memory. --qdrant also measures Qdrant's
-local mode, if qdrant-client is installed.
+Photos are made of real ones: each is a mixture of a photo of ../shared and one of the 50 that resemble it most, plus
+noise of 0.3 times the standard deviation of each dimension, all as the starter sees them (work/starter). Words are 150
+of the starter's and 50 phrases; two words are tags of one photo of Corel5K, and the one left out is one of another's.
+The rivals have the same vectors in memory as float32, and search in the same run.
+
+Recall is the share of the 24 best of an exact search over what is stored that are found; "worst" is that of the worst
+word. FAISS's IVF has as many probes as bring it to our recall. The rivals need `pip install faiss-cpu`, and three times
+4 bytes for each number in memory; --no-rivals measures ours alone.
 """
 
 import argparse
-import resource
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 
-from zerotag.serving.index import Entry, Index
+from zerotag.data.batches import pixel_batches
+from zerotag.serving.index import Index
+from zerotag.serving.tagger import Tagger
 from zerotag.words.lexicon import unit
 
-M, D, TOP, QUERIES = 7, 50, 10, 40
+TOP, WORDS, BLOCK = 24, 150, 20_000
+PHRASES = (
+    "children playing football, a dog on the beach, lighthouse at night, old red car, snowy mountains, birthday cake, "
+    "man with a hat, girl riding a horse, sailing boat, city skyline, waterfall in the forest, polar bear, coral reef, "
+    "jet plane taking off, tiger in the grass, steam train, ruins of a temple, desert dunes, people dancing, "
+    "market stall, sunset over the sea, wedding dress, climbing rocks, dog jumping, snowboarder, skateboard trick, "
+    "bicycle race, baby laughing, cat on a sofa, flowers in a vase, fireworks, castle on a hill, swimming pool, "
+    "wooden bridge, street at night, football team, soccer ball, motocross, kayak, surfing wave, butterfly, mushrooms, "
+    "elephant herd, zebra, penguin, hot air balloon, windmill, tractor in a field, guitar player, lake reflection"
+).split(", ")
+Search = Callable[[np.ndarray], list[int]]
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     arguments.add_argument("--photos", type=int, default=100_000)
-    arguments.add_argument("--qdrant", action="store_true")
+    arguments.add_argument("--dimensions", type=int, default=512)
+    arguments.add_argument("--package", type=Path, default=Path("work/starter"))
+    arguments.add_argument("--shared", type=Path, default=Path("../shared"))
+    arguments.add_argument("--folder", type=Path, help="Keeps the index here, and uses one that is there.")
+    arguments.add_argument(
+        "--real", type=Path, default=Path("work/search-photos.npy"), help="Keeps real photos' vectors."
+    )
+    arguments.add_argument("--no-rivals", action="store_true")
+    arguments.add_argument("--no-ivf", action="store_true", help="FAISS's flat index only, as IVF takes long to make.")
     options = arguments.parse_args()
-    random = np.random.default_rng(0)
-    matrices = random.standard_normal((options.photos, M, D), dtype=np.float32)
-    names = [f"{number:07d}.jpg" for number in range(options.photos)]
-    words = unit(random.standard_normal((QUERIES, D), dtype=np.float32))
-    expected, brute = timed(lambda word: brute_force(matrices, word), words)
-    rows = [("brute force in numpy", brute, 1.0, np.nan)]
+    tagger = Tagger(options.package)
+    if not options.real.is_file():
+        np.save(options.real, embedded(tagger, options.shared))
+    real = np.load(options.real)
+    names, words = chosen_words(tagger)
+    with tempfile.TemporaryDirectory() as own:
+        measure(options, tagger, real, names, words, options.folder or Path(own))
 
-    with tempfile.TemporaryDirectory() as folder:
-        index = Index(folder, "random", (M, D))
-        before = memory()
+
+def measure(
+    options: argparse.Namespace, tagger: Tagger, real: np.ndarray, names: list[str], words: np.ndarray, folder: Path
+) -> None:
+    index = Index(str(folder), "benchmark", (1, real.shape[1]), options.dimensions, tagger.frequent_words)
+    if not len(index):
         started = time.perf_counter()
-        for start in range(0, options.photos, 10_000):
-            index.fill("photos", names[start : start + 10_000], matrices[start : start + 10_000])
+        inside = index.basis.down(real) if index.basis else real
+        for start, vectors in enlarged(inside, options.photos):
+            names_there = [f"2024/album {start // 1000:04d}/IMG_{start + n:08d}.jpg" for n in range(len(vectors))]
+            index.fill("/photos", names_there, (index.basis.up(vectors) if index.basis else vectors)[:, None])
         filled = time.perf_counter() - started
         started = time.perf_counter()
-        for start in range(0, 320, 32):
-            index.put("photos", names[start : start + 32], [Entry("2", "")] * 32, matrices[start : start + 32])
-        refreshed = time.perf_counter() - started
         index.tidy()
-        found, seconds = timed(lambda word: [int(hit.photo[:7]) for hit in index.search(word[None], limit=TOP)], words)
-        rows.append(("LanceDB, exact (used)", seconds, recall(found, expected), memory() - before))
-        pairs = [words[number : number + 2] for number in range(0, QUERIES, 2)]
-        both, seconds = timed(lambda pair: [int(hit.photo[:7]) for hit in index.search(pair, limit=TOP)], pairs)
-        want = [list(np.argsort(-np.min([(matrices @ word).max(1) for word in pair], axis=0))[:TOP]) for pair in pairs]
-        rows.append(("LanceDB, exact, two words", seconds, recall(both, want), memory() - before))
-        rows += approximate(index, words, expected)
-        size = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file()) / 1e6
-    if options.qdrant:
-        rows.append(qdrant(matrices, words, expected))
+        # At once, as no other process reads it; otherwise what compaction leaves over goes after ten minutes.
+        index._table.optimize(cleanup_older_than=timedelta(0))
+        print(f"written in {filled:.0f} s, compacted and indexed in {time.perf_counter() - started:.0f} s", flush=True)
+    left_out = index.basis.left_out(words) if index.basis else np.zeros(len(words))
+    inner = index.basis.down(words) if index.basis else words
+    stored = np.concatenate([vectors for *_, vectors in index.first_rows()])[:, : index.dimensions]
+    order = {key: place for place, key in enumerate(key[1] for keys, *_ in index.first_rows() for key in keys)}
+    scores = np.concatenate([inner @ stored[start : start + BLOCK].T for start in range(0, len(stored), BLOCK)], axis=1)
+    best = [np.argpartition(-row, TOP)[:TOP].tolist() for row in scores]
+    del scores
+    labels, three = tags_of_photos(tagger, options.shared)
+    inner_three = [index.basis.down(some) if index.basis else some for some in three]
+    best_of_three = [best_with_one_left_out(some @ stored.T) for some in inner_three]
 
-    print(f"\n{options.photos:,} photos, M = {M}, d = {D}, {QUERIES} words, top {TOP}; {size:.0f} MB on disk")
-    rates = options.photos / filled, 320 / refreshed
-    print(f"written: {rates[0]:,.0f} photos/s in bulk, {rates[1]:,.0f} in batches of 32 with replacement")
-    print(f"{'':34}{'median':>10}{'ratio':>8}{'recall':>9}{'memory':>10}")
-    for name, seconds, share, used in rows:
-        shown = "" if np.isnan(used) else f"{used:8.0f}MB"
-        print(f"{name:34}{1000 * seconds:8.1f}ms{seconds / brute:8.2f}{share:9.4f}{shown}")
+    rows: list[tuple[str, float, float, float, str]] = []
+
+    def add(name: str, search: Callable[..., list[int]], queries: list, expected: list[list[int]], labels: list[str]):
+        search(queries[0])
+        times, recalls = [], []
+        for query, wanted in zip(queries, expected, strict=True):
+            started = time.perf_counter()
+            found = search(query)
+            times.append(time.perf_counter() - started)
+            recalls.append(len(set(found) & set(wanted)) / max(len(wanted), 1))
+        worst = int(np.argmin(recalls))
+        rows.append((name, median(times), float(np.mean(recalls)), recalls[worst], labels[worst]))
+        print(f"{name}: {1000 * rows[-1][1]:.1f} ms", file=sys.stderr, flush=True)
+
+    def ours(words: np.ndarray, without: np.ndarray | None = None, **options) -> list[int]:
+        return [order[hit.photo] for hit in index.search(words, without, TOP, **options)]
+
+    each = list(words)
+    add("zerotag, one word", lambda word: ours(word[None]), each, best, names)
+    add("zerotag, two words and one left out", lambda some: ours(some[:2], some[2:]), three, best_of_three, labels)
+    add("zerotag, exact, one word", lambda word: ours(word[None], exact=True), each[:20], best[:20], names)
+    add("zerotag, exact, two and one left out", lambda some: ours(some[:2], some[2:], exact=True), three[:10],
+        best_of_three[:10], labels)  # fmt: skip
+    used = memory_of_a_search(folder, real.shape[1])
+    if not options.no_rivals:
+        queries = list(inner.astype(np.float32))
+
+        def numpy_search(word: np.ndarray) -> list[int]:
+            scores = stored @ word
+            found = np.argpartition(-scores, TOP)[:TOP]
+            return found[np.argsort(-scores[found])].tolist()
+
+        add("numpy, brute force in memory", numpy_search, queries[:50], best[:50], names)
+        for name, search in faiss_rivals(stored, queries, best, rows[0][2], ivf=not options.no_ivf):
+            add(name, search, queries[:50], best[:50], names)
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e9
+    print(f"\n{len(stored):,} photos, {index.dimensions} of {real.shape[1]} dimensions, {size:.2f} GB on disk")
+    print(f"a process that opens the index and searches 10 words: {used:.0f} MB at most")
+    print(f"words' length left out by the basis: mean {left_out.mean():.3f}, most {left_out.max():.3f}")
+    print(f"{'':42}{'median':>10}{'ratio':>7}{'recall':>8}{'worst':>7}")
+    for name, seconds, recall, worst, word in rows:
+        print(f"{name:42}{1000 * seconds:8.1f}ms{seconds / rows[0][1]:7.2f}{recall:8.4f}{worst:7.2f}  {word}")
 
 
-def timed(search, words) -> tuple[list[list[int]], float]:
-    search(words[0])
-    found, times = [], []
-    for word in words:
-        started = time.perf_counter()
-        found.append(search(word))
-        times.append(time.perf_counter() - started)
-    return found, median(times)
+def embedded(tagger: Tagger, shared: Path) -> np.ndarray:
+    """(n, d): vectors of the photographs of ../shared."""
+    files = sorted(file for name in ("corel5k", "flickr8k") for file in (shared / name / "images").iterdir())
+    batches = pixel_batches(files, lambda file: tagger.pixels(file.read_bytes(), file.name), 16)
+    return np.concatenate([tagger.principal_vectors(np.stack(batch.pixels))[:, 0] for batch in batches])
 
 
-def brute_force(matrices: np.ndarray, word: np.ndarray) -> list[int]:
-    scores = (matrices.reshape(-1, D) @ word).reshape(-1, M).max(axis=1)
-    best = np.argpartition(-scores, TOP)[:TOP]
-    return best[np.argsort(-scores[best], kind="stable")].tolist()
+def chosen_words(tagger: Tagger) -> tuple[list[str], np.ndarray]:
+    words = tagger.words(PHRASES)
+    tags = np.random.default_rng(0).choice(len(tagger.vocabulary.tags), WORDS, replace=False)
+    names = [*(tagger.vocabulary.tags[place] for place in tags), *words.words]
+    return names, np.concatenate([tagger.vocabulary.vectors[tags], words.vectors])
 
 
-def recall(found: list[list[int]], expected: list[list[int]]) -> float:
-    """Recall of the top results; 1 only if the order is also the same."""
-    if all(list(one) == list(other) for one, other in zip(found, expected, strict=True)):
-        return 1.0
-    return float(np.mean([len(set(one) & set(other)) / TOP for one, other in zip(found, expected, strict=True)]))
+def tags_of_photos(tagger: Tagger, shared: Path) -> tuple[list[str], list[np.ndarray]]:
+    """Two words that one photo of Corel5K is tagged with, and one of another photo that it is not: 60 times (3, d)."""
+    lines = (shared / "corel5k" / "tags.csv").read_text(encoding="utf-8").splitlines()[1:]
+    photos = [tags for line in lines if len(tags := line.partition(",")[2].split()) > 1]
+    random = np.random.default_rng(1)
+    labels, vectors = [], []
+    for place in random.choice(len(photos) - 1, 60, replace=False):
+        left_out = next(tag for tags in photos[place + 1 :] for tag in tags if tag not in photos[place])
+        chosen = [*photos[place][:2], left_out]
+        found = tagger.words(chosen)
+        if len(found.words) == 3:
+            labels.append(", ".join(chosen))
+            vectors.append(found.vectors)
+    return labels, vectors
 
 
-def approximate(index: Index, words: np.ndarray, expected: list[list[int]]) -> list[tuple[str, float, float, float]]:
-    """LanceDB's IVF index with uncompressed vectors, at several numbers of probes."""
-    from lancedb.index import IvfFlat
+def enlarged(real: np.ndarray, count: int) -> Iterator[tuple[int, np.ndarray]]:
+    """As many photos as wanted, in blocks; see above."""
+    random = np.random.default_rng(0)
+    directions = unit(real)
+    near = np.argsort(-(directions @ directions.T), axis=1)[:, 1:51]
+    spread = 0.3 * real.std(axis=0)
+    for start in range(0, count, BLOCK):
+        size = min(BLOCK, count - start)
+        one = random.integers(0, len(real), size)
+        other = near[one, random.integers(0, near.shape[1], size)]
+        share = random.uniform(0.5, 1, (size, 1)).astype(np.float32)
+        noise = spread * random.standard_normal((size, real.shape[1]), dtype=np.float32)
+        yield start, share * real[one] + (1 - share) * real[other] + noise
 
-    table = index._table
+
+def best_with_one_left_out(scores: np.ndarray) -> list[int]:
+    """The best photos for two words without a third: (3, n) -> places."""
+    least = scores[:2].min(axis=0)
+    least[scores[2] >= least] = -np.inf
+    best = np.argpartition(-least, TOP)[:TOP]
+    return [int(place) for place in best[np.argsort(-least[best])] if least[place] > -np.inf]
+
+
+def faiss_rivals(
+    stored: np.ndarray, queries: list[np.ndarray], best: list[list[int]], recall: float, ivf: bool
+) -> Iterator[tuple[str, Search]]:
+    import faiss
+
+    faiss.omp_set_num_threads(2)
+    dimensions = stored.shape[1]
+    flat = faiss.IndexFlatIP(dimensions)
+    flat.add(stored)
+    yield "FAISS, flat", lambda word: flat.search(word[None], TOP)[1][0].tolist()
+    if not ivf:
+        return
+    cells = max(16, int(2 * len(stored) ** 0.5))
+    cellular = faiss.IndexIVFFlat(faiss.IndexFlatIP(dimensions), dimensions, cells, faiss.METRIC_INNER_PRODUCT)
+    cellular.cp.niter = 8
     started = time.perf_counter()
-    table.create_index("vector", config=IvfFlat(distance_type="dot", num_partitions=256))
-    print(f"approximate index built in {time.perf_counter() - started:.0f} s")
-    rows = []
-    for probes in (8, 32, 128):
-
-        def search(word: np.ndarray, probes: int = probes) -> list[int]:
-            query = table.search(word, vector_column_name="vector").distance_type("dot").nprobes(probes)
-            hits = query.select(["photo", "_distance"]).limit(M * TOP).to_arrow()["photo"].to_pylist()
-            return [int(name[:7]) for name in dict.fromkeys(hits)][:TOP]
-
-        found, seconds = timed(search, words)
-        rows.append((f"LanceDB, approximate, {probes} probes", seconds, recall(found, expected), np.nan))
-    return rows
+    cellular.train(stored[:: max(1, len(stored) // (40 * cells))])
+    cellular.add(stored)
+    print(f"FAISS IVF built in {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
+    for probes in (cells // 32, cells // 16, cells // 8, cells // 4, cells // 2, cells):
+        cellular.nprobe = probes
+        found = cellular.search(np.stack(queries), TOP)[1]
+        share = np.mean([len(set(one) & set(two)) / TOP for one, two in zip(found.tolist(), best, strict=True)])
+        if share >= recall or probes == cells:
+            break
+    yield f"FAISS, IVF, {probes} of {cells} probes", lambda word: cellular.search(word[None], TOP)[1][0].tolist()
 
 
-def qdrant(matrices: np.ndarray, words: np.ndarray, expected: list[list[int]]) -> tuple[str, float, float, float]:
-    """Qdrant's local mode, with rows as points grouped by photo."""
-    from qdrant_client import QdrantClient, models
-
-    before = memory()
-    client = QdrantClient(":memory:")
-    client.create_collection("rows", vectors_config=models.VectorParams(size=D, distance=models.Distance.DOT))
-    flat = matrices.reshape(-1, D)
-    started = time.perf_counter()
-    photo_of = ({"photo": number // M} for number in range(len(flat)))
-    client.upload_collection("rows", vectors=flat, payload=photo_of, ids=range(len(flat)))
-    print(f"Qdrant, local mode: {len(matrices) / (time.perf_counter() - started):,.0f} photos/s")
-
-    def search(word: np.ndarray) -> list[int]:
-        hits = client.query_points("rows", query=word.tolist(), limit=M * TOP, with_payload=["photo"]).points
-        return list(dict.fromkeys(hit.payload["photo"] for hit in hits if hit.payload))[:TOP]
-
-    found, seconds = timed(search, words[:8])
-    return "Qdrant, local mode", seconds, recall(found, expected[:8]), memory() - before
-
-
-def memory() -> float:
-    """Peak memory of this process, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+def memory_of_a_search(folder: Path, dimensions: int) -> float:
+    """Peak memory, in MB, of a process that opens the index and searches."""
+    code = (
+        "import sys, numpy as np\n"
+        "from zerotag.serving.index import Index\n"
+        f"index = Index(sys.argv[1], 'benchmark', (1, {dimensions}))\n"
+        f"words = np.random.default_rng(0).standard_normal((10, {dimensions})).astype(np.float32)\n"
+        "for word in words: index.search(word[None], limit=24)\n"
+        "index.search(words[:2], words[2:3], limit=24)\n"
+        "status = open('/proc/self/status').read()\n"  # not the parent's peak, as ru_maxrss is
+        "print(int(status.split('VmHWM:')[1].split()[0]) / 1000)\n"
+    )
+    return float(subprocess.run([sys.executable, "-c", code, folder], stdout=subprocess.PIPE, check=True).stdout)
 
 
 if __name__ == "__main__":

@@ -254,6 +254,7 @@ class _Service:
             wanted.offset,
             where,
             example,
+            self.settings.exact,
         )
         more, hits = len(hits) > wanted.limit, hits[: wanted.limit]
         self.log.searched(wanted.words, wanted.without, len(hits), example is not None)

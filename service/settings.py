@@ -37,6 +37,7 @@ class ServeSettings:
     max_words: maximum number of words per request.
     root: photo root, the folder whose photos may be indexed; empty for none.
     index: location of the search index: a folder, s3://… or db://….
+    exact: whether a search compares all photos, also of a large index.
     index_seconds: time limit of an index request, after which it returns the number of remaining photos.
     api_key: API key required in the header X-API-Key; empty for none.
     cors: origins allowed to call the service (CORS); none by default.
@@ -58,6 +59,7 @@ class ServeSettings:
     max_words: int = 1000
     root: str = ""
     index: str = "work/index"
+    exact: bool = False
     index_seconds: float = 20.0
     api_key: str = ""
     cors: tuple[str, ...] = ()

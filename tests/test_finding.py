@@ -75,7 +75,7 @@ def similarity(example: np.ndarray, matrices: np.ndarray) -> np.ndarray:
 
 def test_words_and_an_example_are_brute_force(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
-    matrices = random.standard_normal((PHOTOS, ROWS, DIMENSIONS)).astype(np.float32)
+    matrices = random.standard_normal((PHOTOS, ROWS, DIMENSIONS)).astype(np.float16).astype(np.float32)
     photos = [f"{number:03d}.jpg" for number in range(PHOTOS)]
     index = Index(str(tmp_path), "random", (ROWS, DIMENSIONS))
     index.put("/photos", photos, [Entry("", "")] * PHOTOS, matrices)

@@ -27,7 +27,9 @@ def unit(random: np.random.Generator, count: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Index, list[str], np.ndarray]:
-    matrices = np.random.default_rng(0).standard_normal((PHOTOS, ROWS, DIMENSIONS)).astype(np.float32)
+    matrices = (
+        np.random.default_rng(0).standard_normal((PHOTOS, ROWS, DIMENSIONS)).astype(np.float16).astype(np.float32)
+    )
     names = [f"it's/{number:05d}.jpg" for number in range(PHOTOS)]
     index = Index(str(tmp_path_factory.mktemp("index")), "random", (ROWS, DIMENSIONS))
     for start in range(0, PHOTOS, 1000):

@@ -231,6 +231,10 @@ def index(
     watch: Annotated[
         bool, typer.Option("--watch", help="Go on, and index what is new or changes; end with Ctrl-C.")
     ] = False,
+    dimensions: Annotated[
+        int | None,
+        typer.Option(min=1, help="Store a new index's vectors in fewer dimensions.", show_default="the model's"),
+    ] = None,
     database: Database = "work/index",
     model: Model = None,
 ) -> None:
@@ -240,7 +244,7 @@ def index(
         from zerotag.serving.update import follow
 
         tagger = _tagger(model)
-        table = open_index(database, tagger)
+        table = open_index(database, tagger, dimensions)
         if not folder.is_dir():
             _forget(table, folder, prune)
             return
@@ -319,6 +323,7 @@ def search(
     links: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Fill this folder with symbolic links to the photos.")
     ] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Compare all photos, also of a large index.")] = False,
     database: Database = "work/index",
     model: Model = None,
 ) -> None:
@@ -339,7 +344,13 @@ def search(
         example, known = find_example(table, tagger, like) if like else (None, None)
         where = Where(None, folder, since.date() if since else None, until.date() if until else None, apart_from=known)
         found = table.search(
-            wanted.vectors if wanted else None, unwanted.vectors if unwanted else None, top, offset, where, example
+            wanted.vectors if wanted else None,
+            unwanted.vectors if unwanted else None,
+            top,
+            offset,
+            where,
+            example,
+            exact,
         )
         if links:
             write_links(links, found)

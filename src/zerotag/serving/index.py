@@ -11,6 +11,10 @@ An example photo is searched for by the cosine of its principal vectors. Of the 
 Corel5K most, the tags agree with its own by this much (mean Jaccard index, 600 examples, the starter; random photos:
 0.040): cosine, used, 0.266; dot product 0.265; cosine after subtraction of the index's mean vector 0.270; cosine of the
 score profiles over the vocabulary 0.252, standardised by word 0.259.
+
+Vectors are stored in half precision, by choice in fewer dimensions (`zerotag.serving.basis`). Beyond `_EXACT` rows, the
+engine's index (IVF_RQ: 4 bits for each dimension, of which all are compared) finds candidates, which are scored with
+what is stored; new rows that are not in it yet are compared as well. docs/search.md says how fast and complete that is.
 """
 
 import fcntl
@@ -18,7 +22,7 @@ import logging
 import os
 import posixpath
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
@@ -29,6 +33,7 @@ import numpy as np
 import pyarrow as pa
 
 from zerotag.errors import ZerotagError
+from zerotag.serving.basis import Basis
 from zerotag.serving.tagger import Tagger, Words
 
 # LanceDB reserves cores for I/O threads, which a local disk does not keep busy. With twice as many compute threads as
@@ -39,6 +44,13 @@ os.environ.setdefault("LANCE_CPU_THREADS", str(2 * (os.cpu_count() or 1)))
 _SAMPLE = 4096
 
 _ALL_TABLES = 1_000_000
+# Rows up to which a search compares all of them: about 0.1 s on two cores.
+_EXACT = 50_000
+# Candidates of the engine's index beyond the wanted number; and how many times more for several words or an example.
+_BEYOND, _SEVERAL = 200, 4
+# The engine's index: bits for each dimension, rows in a partition, and growth after which it is made anew.
+_BITS, _PARTITION, _GROWTH = 4, 4096, 4
+_ALL_PARTITIONS = 1_000_000
 
 logger = logging.getLogger(__name__)
 
@@ -143,28 +155,27 @@ class Index:
         uri: a folder, or a URI that LanceDB connects to.
         model: identifies the network that computed the vectors.
         shape: (M, d).
+        dimensions: that vectors are stored in; None for those of the existing table, or d.
+        words: returns (W, d) word vectors, for the basis if `dimensions` is less than d.
+
+    Attributes:
+        basis: of the stored vectors; None if they are not projected.
 
     Raises:
-        ZerotagError: the database cannot be opened.
+        ZerotagError: the database cannot be opened, or its vectors have other dimensions than asked for.
     """
 
-    def __init__(self, uri: str, model: str, shape: tuple[int, int]):
-        self._rows, self._dimensions = shape
-        self._sampled: tuple[int, np.ndarray] = (-1, np.empty((0, *shape), np.float32))
-        self._schema = pa.schema(
-            [
-                pa.field("root", pa.string(), nullable=False),
-                pa.field("photo", pa.string(), nullable=False),
-                pa.field("row", pa.int16(), nullable=False),
-                pa.field("stamp", pa.string(), nullable=False),
-                pa.field("digest", pa.string(), nullable=False),
-                pa.field("taken", pa.timestamp("s")),
-                pa.field("look", pa.binary()),
-                pa.field("vector", pa.list_(pa.float32(), self._dimensions), nullable=False),
-            ]
-        )
+    def __init__(
+        self,
+        uri: str,
+        model: str,
+        shape: tuple[int, int],
+        dimensions: int | None = None,
+        words: Callable[[], np.ndarray] | None = None,
+    ):
+        self._rows, self._full = shape
         # Tables of version 0.1, `photos-…`, had no root and no digest; they are left alone.
-        name, earlier = f"album-{model}", f"library-{model}"
+        name, earlier, axes = f"gallery-{model}", f"library-{model}", f"axes-{model}"
         self._lock = None if "://" in uri else Path(uri) / f".{name}.lock"
         import lancedb  # starts threads, so not imported in a process that only starts others
 
@@ -172,12 +183,30 @@ class Index:
             # Zero interval: the next search sees what another process wrote.
             database = lancedb.connect(uri, read_consistency_interval=timedelta(0))
             with self._writing():
+                tables = list(database.table_names(limit=_ALL_TABLES))
+                if axes not in tables and name not in tables and dimensions not in (None, self._full):
+                    assert dimensions and words
+                    made = Basis.of(words(), dimensions).axes
+                    # Kept, since another machine may compute other axes.
+                    database.create_table(axes, data=pa.table({"axis": list(made)}))
+                    tables.append(axes)
+                self.basis = Basis(_matrix(database.open_table(axes).to_arrow()["axis"])) if axes in tables else None
+                self.dimensions = self.basis.axes.shape[1] if self.basis else self._full
+                # The engine's index takes bytes.
+                self._stored = -(-self.dimensions // 8) * 8
+                self._schema = _schema(self._stored)
                 self._table = database.create_table(name, schema=self._schema, exist_ok=True)
-                if earlier in database.table_names(limit=_ALL_TABLES):
+                if earlier in tables:
                     self._take_over(database.open_table(earlier))
                     database.drop_table(earlier)
         except (OSError, RuntimeError, ValueError) as error:
             raise ZerotagError(f"{uri}: the search index cannot be opened ({error}). See serve.index.") from error
+        if dimensions not in (None, self.dimensions):
+            raise ZerotagError(
+                f"{uri}: this index has {self.dimensions} dimensions, not {dimensions}. Give another --database."
+            )
+        self._sampled = np.empty((0, self._rows, self._stored), np.float32)
+        self._indexed: tuple[int, bool] = (-1, False)
 
     def _take_over(self, earlier: Any) -> None:
         """Add the photos of a table that did not know when they were taken. If interrupted, it is done again."""
@@ -189,6 +218,7 @@ class Index:
                 "stamp": pa.array([""] * len(batch), pa.string()),
                 "taken": pa.nulls(len(batch), pa.timestamp("s")),
                 "look": pa.nulls(len(batch), pa.binary()),
+                "vector": self._vectors(_matrix(pa.table(batch)["vector"])),
             }
             rows = pa.table([columns[field.name] for field in self._schema], schema=self._schema)
             self._table.merge_insert(["root", "photo", "row"]).when_not_matched_insert_all().execute(rows)
@@ -233,15 +263,15 @@ class Index:
         columns = ["digest", "row", "look", "vector"]
         rows = self._table.search().where(f"digest IN ({wanted})").select(columns).limit(None).to_arrow()
         found: dict[str, np.ndarray] = {}
-        vectors = _matrix(rows["vector"]) if len(rows) else ()
+        vectors = self._outer(_matrix(rows["vector"])) if len(rows) else ()
         digests = rows["digest"].to_pylist()
         for digest, row, vector in zip(digests, rows["row"].to_pylist(), vectors, strict=True):
-            found.setdefault(digest, np.empty((self._rows, self._dimensions), np.float32))[row] = vector
+            found.setdefault(digest, np.empty((self._rows, self._full), np.float32))[row] = vector
         looks = {digest: look for digest, look in zip(digests, rows["look"].to_pylist(), strict=True) if look}
         return {digest: (matrix, looks.get(digest)) for digest, matrix in found.items()}
 
     def first_rows(self) -> Iterator[tuple[list[tuple[str, str]], list[str], list[bytes | None], np.ndarray]]:
-        """All photos in parts: root and path, content, look, and first principal vectors (n, d)."""
+        """All photos in parts: root and path, content, look, and first principal vectors as stored (n, D)."""
         columns = ["root", "photo", "digest", "look", "vector"]
         for batch in self._table.search().where("row = 0").select(columns).limit(None).to_batches():
             rows = pa.table(batch)
@@ -257,7 +287,7 @@ class Index:
             return None
         order = np.argsort(rows["row"].to_numpy())
         entry = Entry(*(rows[name][0].as_py() for name in columns[:3]))
-        return entry, _matrix(rows["vector"])[order]
+        return entry, self._outer(_matrix(rows["vector"]))[order]
 
     def put(self, root: str, photos: list[str], entries: list[Entry], matrices: np.ndarray) -> None:
         """Add or replace photos by root and path, atomically.
@@ -280,7 +310,7 @@ class Index:
             self._table.add(self._as_rows(root, photos, [Entry("", "")] * len(photos), matrices))
 
     def _as_rows(self, root: str, photos: list[str], entries: list[Entry], matrices: np.ndarray) -> pa.Table:
-        n, m, d = matrices.shape
+        n, m, _ = matrices.shape
         columns = [
             pa.array([root] * (n * m), pa.string()),
             pa.array(np.repeat(photos, m), pa.string()),
@@ -290,9 +320,23 @@ class Index:
             pa.array([entry.taken for entry in entries for _ in range(m)], pa.timestamp("s")),
             # Once for each photo, in its first row.
             pa.array([entry.look if row == 0 else None for entry in entries for row in range(m)], pa.binary()),
-            pa.FixedSizeListArray.from_arrays(pa.array(matrices.astype(np.float32).ravel()), d),
+            self._vectors(matrices.reshape(n * m, -1)),
         ]
         return pa.table(columns, schema=self._schema)
+
+    def _inner(self, vectors: np.ndarray) -> np.ndarray:
+        """(n, d) -> (n, D): vectors as they are stored, but for the precision."""
+        vectors = (self.basis.down(vectors) if self.basis else vectors).astype(np.float32)
+        return np.pad(vectors, ((0, 0), (0, self._stored - self.dimensions)))
+
+    def _outer(self, vectors: np.ndarray) -> np.ndarray:
+        """(n, D) -> (n, d)."""
+        vectors = vectors[:, : self.dimensions]
+        return self.basis.up(vectors) if self.basis else vectors
+
+    def _vectors(self, vectors: np.ndarray) -> pa.Array:
+        half = self._inner(vectors).astype(np.float16)
+        return pa.FixedSizeListArray.from_arrays(pa.array(half.ravel()), self._stored)
 
     def remove(self, root: str, photos: list[str]) -> None:
         """Remove photos of a folder; unknown names are ignored."""
@@ -307,12 +351,22 @@ class Index:
             self._table.delete(f"root = {_quoted([root])}")
 
     def tidy(self) -> None:
-        """Compact small files, delete old versions, and index photo names."""
-        from lancedb.index import BTree
+        """Compact small files, delete old versions, and make or update the engine's indices."""
+        from lancedb.index import BTree, IvfRq
 
         with self._writing():
-            if len(self):
-                self._table.create_index("photo", config=BTree())
+            rows = self._table.count_rows()
+            there = {column: index.name for index in self._table.list_indices() for column in index.columns}
+            for column in ("photo", "taken"):
+                if rows and column not in there:
+                    self._table.create_index(column, config=BTree())
+            known = self._table.index_stats(there["vector"]) if "vector" in there else None
+            if rows > _EXACT and (known is None or rows > _GROWTH * known.num_indexed_rows):
+                partitions = rows // _PARTITION
+                self._table.create_index(
+                    "vector",
+                    config=IvfRq("dot", num_partitions=partitions, num_bits=_BITS, sample_rate=64, max_iterations=15),
+                )
             self._table.optimize(cleanup_older_than=timedelta(minutes=10))
 
     @contextmanager
@@ -334,6 +388,7 @@ class Index:
         offset: int = 0,
         where: Where = Where(),
         like: np.ndarray | None = None,
+        exact: bool = False,
     ) -> list[Hit]:
         """Search for photos that match all wanted words and resemble an example.
 
@@ -352,77 +407,97 @@ class Index:
             offset: number of photos to skip.
             where: which photos are searched.
             like: (M, d) principal vectors of an example.
+            exact: compares all photos, however many there are.
 
         Returns:
-            The exact top photos, best first.
+            The top photos, best first: all of them up to `_EXACT` rows, else nearly all.
 
         Raises:
             ZerotagError: neither words nor an example, or a folder or days that cannot match.
         """
         condition = where.condition(self.roots() if where.folder.startswith("/") else ())
-        queries = [_Query(word[None]) for word in wanted] if wanted is not None else []
-        without = [_Query(word[None]) for word in unwanted] if unwanted is not None else []
+        queries = [_Query(word[None]) for word in self._inner(wanted)] if wanted is not None else []
+        without = [_Query(word[None]) for word in self._inner(unwanted)] if unwanted is not None else []
+        words = len(queries)
         if like is not None:
-            queries.append(_Query(_unit(like), cosine=True))
+            queries.append(_Query(_unit(self._inner(like)), cosine=True))
         if not queries:
             raise ZerotagError("Neither a word nor a photo to search for. Give at least one.")
         if like is not None and len(queries) + len(without) > 1 and len(self):
             sample = self._sample()
             queries, without = ([query.standardised(sample) for query in each] for each in (queries, without))
-        need, depth = offset + limit, offset + limit
-        alone = len(queries) == 1 and not without
+        aims = queries
+        if self._rows == 1 and words > 1 and len(self):
+            aims = [_aim(queries[:words], without, self._sample(), offset + limit), *queries[words:]]
+        approximate = not exact and self._has_index()
+        need = depth = offset + limit
+        if approximate:
+            depth = (2 * need + _BEYOND) * (1 if len(queries) + len(without) == 1 and like is None else _SEVERAL)
         while True:
             # No photo outside the candidates scores above the lowest bound.
-            found = [self._candidates(query, depth * self._rows, condition) for query in queries]
+            found = [self._candidates(aim, depth * self._rows, condition, approximate) for aim in aims]
             bound = min(bound for _, bound in found)
-            if alone and len(queries[0].rows) == 1:
-                hits = [Hit(photo, value, root) for (root, photo), value in found[0][0].items()]
-            else:
-                hits = self._score(set().union(*(photos for photos, _ in found)), queries, without)
+            candidates = {key: vector for photos, _ in found for key, vector in photos.items()}
+            hits = self._score(candidates, queries, without)
             hits.sort(key=lambda hit: (-hit.score, hit.photo, hit.root))
-            if bound == -np.inf or (len(hits) >= need and hits[need - 1].score >= bound):
+            if bound == -np.inf or (len(hits) >= need and (approximate or hits[need - 1].score >= bound)):
                 return hits[offset:need]
             depth *= 4
 
-    def _candidates(self, query: "_Query", count: int, condition: str) -> tuple[dict[tuple[str, str], float], float]:
-        """Photos of the top rows with their best product (cosine), and an upper bound on the score of all others."""
-        photos: dict[tuple[str, str], float] = {}
+    def _has_index(self) -> bool:
+        """Whether the engine has an index of the vectors."""
+        version = self._table.version
+        if self._indexed[0] != version:
+            self._indexed = version, any("vector" in index.columns for index in self._table.list_indices())
+        return self._indexed[1]
+
+    def _candidates(
+        self, aim: "_Query", count: int, condition: str, approximate: bool
+    ) -> tuple[dict[tuple[str, str], np.ndarray], float]:
+        """Photos of the top rows, each with one of its rows, and an upper bound on the score of all others.
+
+        With the engine's index, photos with a higher score may be missing, and the bound is of those that it compared.
+        """
+        photos: dict[tuple[str, str], np.ndarray] = {}
         bounds = []
-        for vector in query.rows:
+        for vector in aim.rows:
             search: Any = self._table.search(vector.astype(np.float32), vector_column_name="vector")
             if condition:
                 search = search.where(condition, prefilter=True)
-            rows = (
-                search.distance_type("cosine" if query.cosine else "dot")
-                .bypass_vector_index()
-                .select(["root", "photo", "vector", "_distance"])
-                .limit(count)
-                .to_arrow()
-            )
+            if approximate:  # its index is of products; it looks into all of its partitions
+                search = search.distance_type("dot").nprobes(_ALL_PARTITIONS)
+            else:
+                search = search.distance_type("cosine" if aim.cosine else "dot").bypass_vector_index()
+            rows = search.select(["root", "photo", "vector", "_distance"]).limit(count).to_arrow()
             if not len(rows):
                 return {}, -np.inf
-            # Recomputed, since the engine's distance, 1 - product, is less precise.
             found = _matrix(rows["vector"])
-            products = (_unit(found) if query.cosine else found) @ vector
-            for key, value in zip(_keys(rows), products.tolist(), strict=True):
-                photos[key] = max(value, photos.get(key, -np.inf))
+            photos |= zip(_keys(rows), found, strict=True)
+            # Recomputed, since the engine's distance, 1 - product, is less precise.
+            products = (_unit(found) if aim.cosine else found) @ vector
             bounds.append(float(products.min()) if len(rows) == count else -np.inf)
-        return photos, query.scaled(float(np.mean(bounds)))
+        return photos, aim.scaled(float(np.mean(bounds)))
 
-    def _score(self, photos: Iterable[tuple[str, str]], wanted: list["_Query"], unwanted: list["_Query"]) -> list[Hit]:
-        """Score photos exactly; photos that match an unwanted word are dropped."""
+    def _score(
+        self, photos: dict[tuple[str, str], np.ndarray], wanted: list["_Query"], unwanted: list["_Query"]
+    ) -> list[Hit]:
+        """Score photos, of which one row each is known; photos that match an unwanted word are dropped."""
         hits = []
-        for root, names, matrices in self.matrices(photos):
+        if self._rows == 1 and photos:
+            parts: Iterable[tuple[list[tuple[str, str]], np.ndarray]] = [
+                (list(photos), np.stack(list(photos.values()))[:, None])
+            ]
+        else:
+            parts = (([(root, name) for name in names], found) for root, names, found in self.matrices(photos))
+        for keys, matrices in parts:
             least = np.min([query(matrices) for query in wanted], axis=0)
             for query in unwanted:
                 least = np.where(query(matrices) >= least, -np.inf, least)
-            hits += [
-                Hit(name, value, root) for name, value in zip(names, least.tolist(), strict=True) if value > -np.inf
-            ]
-        return hits
+            hits += [Hit(name, score, root) for (root, name), score in zip(keys, least.tolist(), strict=True)]
+        return [hit for hit in hits if hit.score > -np.inf]
 
     def matrices(self, photos: Iterable[tuple[str, str]]) -> Iterator[tuple[str, list[str], np.ndarray]]:
-        """Photos' root, their n paths, and their principal vectors (n, M, d), in parts."""
+        """Photos' root, their n paths, and their principal vectors as stored (n, M, D), in parts."""
         below: dict[str, list[str]] = defaultdict(list)
         for root, photo in photos:
             below[root].append(photo)
@@ -431,19 +506,21 @@ class Index:
                 where = f"root = {_quoted([root])} AND photo IN ({_quoted(names[start : start + 1000])})"
                 rows = self._table.search().where(where).select(["photo", "row", "vector"]).limit(None).to_arrow()
                 order = np.lexsort([rows["row"].to_numpy(), np.array(rows["photo"].to_pylist())])
-                matrices = _matrix(rows["vector"])[order].reshape(-1, self._rows, self._dimensions)
+                matrices = _matrix(rows["vector"])[order].reshape(-1, self._rows, self._stored)
                 yield root, [rows["photo"][int(place)].as_py() for place in order[:: self._rows]], matrices
 
     def _sample(self) -> np.ndarray:
-        """(n, M, d): principal vectors of photos all over the table; kept until the table changes."""
-        version, sample = self._sampled
-        if version != self._table.version:
-            version, count = self._table.version, self._table.count_rows()
-            places = np.unique(np.linspace(0, count - 1, min(count, _SAMPLE)).astype(int)).tolist()
-            photos = set(_keys(self._table.take_offsets(places).select(["root", "photo"]).to_arrow()))
-            sample = np.concatenate([matrices for _, _, matrices in self.matrices(photos)])
-            self._sampled = version, sample
-        return sample
+        """(n, M, D): vectors of photos all over the table; the same until the table grows or shrinks by a tenth."""
+        rows = self._table.count_rows()
+        if abs(min(rows // self._rows, _SAMPLE) - len(self._sampled)) > len(self._sampled) // 10:
+            places = np.unique(np.linspace(0, rows - 1, min(rows, _SAMPLE)).astype(int)).tolist()
+            taken = self._table.take_offsets(places)
+            if self._rows == 1:
+                self._sampled = _matrix(taken.select(["vector"]).to_arrow()["vector"])[:, None]
+            else:
+                photos = set(_keys(taken.select(["root", "photo"]).to_arrow()))
+                self._sampled = np.concatenate([matrices for _, _, matrices in self.matrices(photos)])
+        return self._sampled
 
 
 @dataclass(frozen=True)
@@ -475,6 +552,45 @@ class _Query:
         return replace(self, mean=float(scores.mean()), spread=max(float(scores.std()), 1e-6))
 
 
+def _aim(wanted: list[_Query], unwanted: list[_Query], sample: np.ndarray, need: int) -> _Query:
+    """One query for several words, of photos of a single row, whose score no photo's own exceeds.
+
+    A mean of the wanted words' scores, with any weights, is no less than the lowest of them. It stays so when it is
+    moved away from the unwanted words' scores, which are lower. Of many such means, the one is taken that is lowest for
+    the best photos of the sample: it has the fewest photos to look at.
+    """
+    random = np.random.default_rng(0)
+    weights = np.concatenate([np.eye(len(wanted)), random.dirichlet(np.ones(len(wanted)), 30)])
+    mixtures = weights
+    if unwanted:
+        against = np.full((len(weights), len(unwanted)), 1 / len(unwanted))
+        mixtures = np.concatenate(
+            [np.concatenate([(1 + push) * weights, -push * against], axis=1) for push in (0.0, 0.25, 0.5, 1.0)]
+        )
+    queries = [*wanted, *unwanted] if unwanted else wanted
+    scores = mixtures @ np.stack([query(sample) for query in queries])
+    best = min(max(need, len(sample) // 100), len(sample))
+    mixture = mixtures[np.argmin(np.partition(scores, -best, axis=1)[:, -best])]
+    rows = np.sum([part * query.rows / query.spread for part, query in zip(mixture, queries, strict=True)], axis=0)
+    shift = sum(part * query.mean / query.spread for part, query in zip(mixture, queries, strict=True))
+    return _Query(rows, mean=float(shift))
+
+
+def _schema(dimensions: int) -> pa.Schema:
+    return pa.schema(
+        [
+            pa.field("root", pa.string(), nullable=False),
+            pa.field("photo", pa.string(), nullable=False),
+            pa.field("row", pa.int16(), nullable=False),
+            pa.field("stamp", pa.string(), nullable=False),
+            pa.field("digest", pa.string(), nullable=False),
+            pa.field("taken", pa.timestamp("s")),
+            pa.field("look", pa.binary()),
+            pa.field("vector", pa.list_(pa.float16(), dimensions), nullable=False),
+        ]
+    )
+
+
 def _unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
@@ -484,16 +600,21 @@ def _keys(rows: pa.Table) -> Iterable[tuple[str, str]]:
 
 
 def _matrix(column: pa.ChunkedArray) -> np.ndarray:
-    return np.concatenate([part.flatten().to_numpy() for part in column.chunks]).reshape(len(column), -1)
+    return (
+        np.concatenate([part.flatten().to_numpy() for part in column.chunks])
+        .astype(np.float32)
+        .reshape(len(column), -1)
+    )
 
 
 def _quoted(photos: Iterable[str]) -> str:
     return ", ".join("'" + photo.replace("'", "''") + "'" for photo in photos)
 
 
-def open_index(uri: str, tagger: Tagger) -> Index:
-    """Open the index of a tagger's model."""
-    return Index(uri, tagger.network, (tagger.info["principal_vectors"], tagger.info["dimensions"]))
+def open_index(uri: str, tagger: Tagger, dimensions: int | None = None) -> Index:
+    """Open the index of a tagger's model; `dimensions` that a new one stores vectors in, if not all."""
+    shape = tagger.info["principal_vectors"], tagger.info["dimensions"]
+    return Index(uri, tagger.network, shape, dimensions, tagger.frequent_words)
 
 
 def search_words(

@@ -164,6 +164,12 @@ class Tagger:
         """Number of words with a vector beyond the vocabulary."""
         return len(self._lexicon.index)
 
+    def frequent_words(self, count: int = 2000) -> np.ndarray:
+        """(W, d): vectors of the vocabulary, and of the lexicon's most frequent words."""
+        words = list(self._lexicon.index)[:count]
+        plain = np.array([self._lexicon.vectors[self._lexicon.index[word]] for word in words], dtype=np.float32)
+        return np.concatenate([self.vocabulary.vectors, self.vocabulary.lift(plain, words)])
+
     @property
     def calibration_figures(self) -> dict[str, Any]:
         """How the calibration was fitted and how well it fits."""

@@ -1,0 +1,131 @@
+"""The engine's index of many photos, and vectors stored in fewer dimensions."""
+
+import subprocess
+import sys
+from datetime import date, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import zerotag.serving.index
+from zerotag.errors import ZerotagError
+from zerotag.serving.basis import Basis
+from zerotag.serving.index import Entry, Index, Where
+
+PHOTOS, DIMENSIONS, TOP = 6000, 60, 24
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Index, np.ndarray, np.ndarray]:
+    """An index beyond the number of rows that are all compared, its vectors (n, d), and words."""
+    random = np.random.default_rng(0)
+    axes = random.standard_normal((12, DIMENSIONS)).astype(np.float32)
+    vectors = (random.standard_normal((PHOTOS, 12)) @ axes + 0.5 * random.standard_normal((PHOTOS, DIMENSIONS))) / 8
+    words = random.standard_normal((40, 12)) @ axes
+    words = (words / np.linalg.norm(words, axis=1, keepdims=True)).astype(np.float32)
+    vectors = vectors.astype(np.float16).astype(np.float32)
+    index = Index(str(tmp_path_factory.mktemp("large")), "random", (1, DIMENSIONS))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(zerotag.serving.index, "_EXACT", 2000)
+        patch.setattr(zerotag.serving.index, "_PARTITION", 512)
+        for start in range(0, PHOTOS - 500, 500):
+            index.fill("/photos", names(start, 500), vectors[start : start + 500, None])
+        index.tidy()
+        # New photos are found before the engine's index has them.
+        entries = [Entry("", "", datetime(2024, 1, 1 + number // 100)) for number in range(500)]
+        index.put("/photos", names(PHOTOS - 500, 500), entries, vectors[PHOTOS - 500 :, None])
+    assert index._has_index()
+    return index, vectors, words
+
+
+def names(start: int, count: int) -> list[str]:
+    return [f"{number // 1000}/{number:05d}.jpg" for number in range(start, start + count)]
+
+
+def found(index: Index, *arguments: object, **options: object) -> list[int]:
+    return [int(hit.photo[-9:-4]) for hit in index.search(*arguments, limit=TOP, **options)]  # type: ignore[arg-type]
+
+
+def recall(found: list[list[int]], best: list[np.ndarray]) -> float:
+    return float(np.mean([len(set(one) & set(two.tolist())) / TOP for one, two in zip(found, best, strict=True)]))
+
+
+def test_one_word(large) -> None:
+    index, vectors, words = large
+    best = list(np.argsort(-(words @ vectors.T), axis=1)[:, :TOP])
+    assert recall([found(index, word[None]) for word in words], best) > 0.99
+    assert recall([found(index, word[None], exact=True) for word in words], best) == 1
+    hit = index.search(words[:1])[0]
+    assert hit.score == pytest.approx(float((vectors @ words[0]).max()), abs=1e-5)
+
+
+def test_several_words_and_an_example(large) -> None:
+    index, vectors, words = large
+    pairs = [(words[number : number + 2], words[number + 2 : number + 3]) for number in range(30)]
+    best = []
+    for wanted, unwanted in pairs:
+        least = (vectors @ wanted.T).min(axis=1)
+        least[(vectors @ unwanted.T)[:, 0] >= least] = -np.inf
+        best.append(np.argsort(-least)[:TOP])
+    assert recall([found(index, *pair) for pair in pairs], best) > 0.98
+    assert recall([found(index, *pair, exact=True) for pair in pairs], best) == 1
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    best = [np.argsort(-(unit @ example))[:TOP] for example in unit[:20]]
+    assert recall([found(index, None, like=vector[None]) for vector in vectors[:20]], best) > 0.95
+    with_words = [found(index, words[:1], like=vector[None]) for vector in vectors[:5]]
+    exactly = [found(index, words[:1], like=vector[None], exact=True) for vector in vectors[:5]]
+    assert recall(with_words, [np.array(one) for one in exactly]) > 0.9
+
+
+def test_filters_and_pages(large) -> None:
+    index, vectors, words = large
+    scores = vectors @ words[0]
+    inside = np.arange(2000, 3000)
+    best = inside[np.argsort(-scores[inside])]
+    assert recall([found(index, words[:1], where=Where(folder="2"))], [best[:TOP]]) > 0.95
+    day = np.arange(PHOTOS - 500, PHOTOS - 400)
+    hits = index.search(words[:1], limit=200, where=Where(since=date(2024, 1, 1), until=date(2024, 1, 1)))
+    assert sorted(int(hit.photo[-9:-4]) for hit in hits) == day.tolist()
+    pages = [hit.photo for offset in range(0, 1000, 100) for hit in index.search(words[:1], None, 100, offset)]
+    assert len(set(pages)) > 990
+
+
+def test_other_processes_see_it_all(large) -> None:
+    index, vectors, words = large
+    code = (
+        "import sys, numpy as np\n"
+        "from zerotag.serving.index import Index\n"
+        f"index = Index(sys.argv[1], 'random', (1, {DIMENSIONS}))\n"
+        f"word = np.array(eval(sys.argv[2]), np.float32)\n"
+        "print(len(index), index.search(word[None])[0].photo)\n"
+    )
+    command = [sys.executable, "-c", code, str(index._lock.parent), str(words[0].tolist())]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert output.split() == [str(PHOTOS), names(int((vectors @ words[0]).argmax()), 1)[0]]
+
+
+def test_fewer_dimensions(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    words = random.standard_normal((200, 20)) * 0.8 ** np.arange(20)
+    words = (words / np.linalg.norm(words, axis=1, keepdims=True)).astype(np.float32)
+    vectors = random.standard_normal((300, 2, 20)).astype(np.float32)
+    index = Index(str(tmp_path), "random", (2, 20), 10, lambda: words)
+    photos = [f"{number}.jpg" for number in range(300)]
+    index.put("/photos", photos, [Entry("", "")] * 300, vectors)
+    again = Index(str(tmp_path), "random", (2, 20))
+    assert index.basis and again.basis and again.dimensions == 10 and np.array_equal(index.basis.axes, again.basis.axes)
+    left_out = index.basis.left_out(words)
+    assert left_out.mean() < 0.3
+    rest = np.linalg.norm(vectors - index.basis.up(index.basis.down(vectors)), axis=2).max(axis=1)
+    for word, bound in zip(words[:20], left_out[:20], strict=True):
+        scores = dict(zip(photos, (vectors @ word).max(axis=1), strict=True))
+        for hit in again.search(word[None], limit=300):
+            assert abs(hit.score - scores[hit.photo]) <= bound * rest[int(hit.photo[:-4])] + 0.01
+    assert again.search(None, like=vectors[5])[0].photo == "5.jpg"
+    for dimensions in (12, 20):
+        with pytest.raises(ZerotagError, match=f"this index has 10 dimensions, not {dimensions}"):
+            Index(str(tmp_path), "random", (2, 20), dimensions, lambda: words)
+    with pytest.raises(ZerotagError, match="--dimensions 21: the model's vectors have 20"):
+        Index(str(tmp_path / "other"), "random", (2, 20), 21, lambda: words)
+    assert Basis.of(words, 20).left_out(words) == pytest.approx(0, abs=1e-5)
