@@ -45,7 +45,7 @@ SERVICE = f"service, {CLIENTS} clients"
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    arguments.add_argument("--quick", action="store_true", help="fewer photos and rounds: under two minutes")
+    arguments.add_argument("--quick", action="store_true", help="fewer photos and rounds")
     arguments.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     arguments.add_argument("--model", type=Path, help="package folder; the starter if not given")
     arguments.add_argument("--bare", nargs=4, metavar=("DECODER", "HOW", "FOLDER", "NETWORK"), help=argparse.SUPPRESS)
@@ -70,9 +70,9 @@ def main() -> None:
                 if {"tag", "index"} & set(options.only):
                     commands(size, folder, model, rounds, options.only, Path(work))
                 if "service" in options.only:
-                    service(size, folder, model, rounds, 3 if options.quick else 10)
+                    service(size, folder, model, rounds, 2 if options.quick else 10)
         if "features" in options.only:
-            features(photographs(Path(work) / "features", 640, 480, 192 if options.quick else 1024), rounds)
+            features(photographs(Path(work) / "features", 640, 480, 96 if options.quick else 1024), rounds)
 
 
 def processor() -> str:
