@@ -137,7 +137,7 @@ def embedded(tagger: Tagger, shared: Path) -> np.ndarray:
     """(n, d): vectors of the photographs of ../shared."""
     files = sorted(file for name in ("corel5k", "flickr8k") for file in (shared / name / "images").iterdir())
     batches = pixel_batches(files, lambda file: tagger.pixels(file.read_bytes(), file.name), 16)
-    return np.concatenate([tagger.principal_vectors(np.stack(batch.pixels))[:, 0] for batch in batches])
+    return np.concatenate([tagger.principal_vectors(np.stack(batch.results))[:, 0] for batch in batches])
 
 
 def chosen_words(tagger: Tagger) -> tuple[list[str], np.ndarray]:
