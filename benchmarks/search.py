@@ -6,8 +6,8 @@ of the starter's and 50 phrases; two words are tags of one photo of Corel5K, and
 The rivals have the same vectors in memory as float32, and search in the same run.
 
 Recall is the share of the 24 best of an exact search over what is stored that are found; "worst" is that of the worst
-word. FAISS's IVF has as many probes as bring it to our recall. The rivals need `pip install faiss-cpu`, and three times
-4 bytes for each number in memory; --no-rivals measures ours alone.
+word. FAISS's IVF has as many probes as bring it to our recall. The rivals need three times 4 bytes for each number in
+memory; --no-rivals measures ours alone.
 """
 
 import argparse

@@ -23,7 +23,7 @@ ROOMS = {
     "benchmarks": ("all",),
 }
 # DVC's own, and what a benchmark compares with where it is installed.
-FOLLOWS = {"dvc_data", "pyexiv2", "qdrant_client", "simplejpeg"}
+FOLLOWS = {"dvc_data", "pyexiv2", "simplejpeg"}
 
 
 def imports(folder: str) -> dict[str, Path]:

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -235,12 +236,14 @@ def test_a_packaged_model_scores_any_word_in_the_lifted_space(tmp_path: Path) ->
     vocabulary = plain.lifted(Lift(plain.vectors[seen], (2.0, 8.0)))
     head = Head(backbone.features, METHODS["sdl_plus"], vocabulary.vectors.shape[1])
     torch.nn.init.normal_(head.linear.weight)
-    info = {"backbone": "test_efficientnet", "size": 64}
+    info: dict[str, Any] = {"backbone": "test_efficientnet", "size": 64}
     model = Model(Network(backbone, head).eval(), vocabulary, info)
     export_network(model, tmp_path / "model.onnx")
     names = TAGS + OTHER_WORDS
     lexicon = Lexicon({word: row for row, word in enumerate(names)}, words(len(names), 50, 1))
     calibration = Calibration((1.0, 0.0), (1.0, 0.5), {}, {"method": "made up"})
+    info |= {"name": "zerotag", "version": "test", "method": "sdl_plus", "training": {"data": {}}}
+    info |= {"principal_vectors": 1, "dimensions": vocabulary.vectors.shape[1]}
     write_package(tmp_path / "served", tmp_path / "model.onnx", vocabulary, lexicon, calibration, info)
     tagger = Tagger(tmp_path / "served")
     asked = tagger.words([OTHER_WORDS[0], "dog"])

@@ -122,9 +122,12 @@ def test_a_compiled_module_is_no_change(project: Path) -> None:
 def test_metrics_are_shown(project: Path) -> None:
     done = command(project, "dvc", "metrics", "show", "--json")
     assert done.returncode == 0, done.stderr
-    (shown,) = json.loads(done.stdout)[""]["data"].values()
-    assert {"zsl", "gzsl"} <= set(shown["data"])
-    assert {"map", "f1@3", "f1@5"} <= set(shown["data"]["gzsl"])
+    found = json.loads(done.stdout)[""]["data"].values()
+    (shown,) = [
+        each["data"] for each in found if "data" in each
+    ]  # the model was not packaged, nor its behaviour tested
+    assert {"zsl", "gzsl"} <= set(shown)
+    assert {"map", "f1@3", "f1@5"} <= set(shown["gzsl"])
 
 
 def test_another_title_runs_the_report_alone(project: Path) -> None:
