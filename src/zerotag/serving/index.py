@@ -46,8 +46,9 @@ _SAMPLE = 4096
 _ALL_TABLES = 1_000_000
 # Rows up to which a search compares all of them: about 0.1 s on two cores.
 _EXACT = 50_000
-# Candidates of the engine's index beyond the wanted number; and how many times more for several words or an example.
-_BEYOND, _SEVERAL = 200, 4
+# Candidates of the engine's index beyond the wanted number; how many times more for several words or an example; and
+# the number beyond which none are added, though better photos may be missing.
+_BEYOND, _SEVERAL, _DEEPEST = 200, 4, 10_000
 # The engine's index: bits for each dimension, rows in a partition, and growth after which it is made anew.
 _BITS, _PARTITION, _GROWTH = 4, 4096, 4
 _ALL_PARTITIONS = 1_000_000
@@ -440,7 +441,8 @@ class Index:
             candidates = {key: vector for photos, _ in found for key, vector in photos.items()}
             hits = self._score(candidates, queries, without)
             hits.sort(key=lambda hit: (-hit.score, hit.photo, hit.root))
-            if bound == -np.inf or (len(hits) >= need and (approximate or hits[need - 1].score >= bound)):
+            proven = bound == -np.inf or (len(hits) >= need and hits[need - 1].score >= bound)
+            if proven or (approximate and len(hits) >= need and depth > _DEEPEST):
                 return hits[offset:need]
             depth *= 4
 
