@@ -364,7 +364,7 @@ async def _read_search(request: Request) -> _Search:
         HTTPException: it is neither, or has two photos.
     """
     photo = None
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = _content_type(request)
     if kind == "multipart/form-data":
         async with request.form() as form:
             photos = form.getlist("photo")
@@ -384,9 +384,7 @@ async def _read_search(request: Request) -> _Search:
         except ValueError as error:
             raise HTTPException(422, f"body: not valid JSON ({error})") from error
     else:
-        raise HTTPException(
-            415, f"Send application/json or multipart/form-data instead of {kind or 'a body without a content type'}."
-        )
+        raise HTTPException(415, _other_type("application/json or multipart/form-data", kind))
     try:
         return _Search(SearchRequest.model_validate(given), photo)
     except ValidationError as error:
@@ -400,6 +398,14 @@ class _Page(StaticFiles):
         response = super().file_response(*args, **kwargs)
         response.headers["Cache-Control"] = "no-cache"
         return response
+
+
+def _content_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _other_type(wanted: str, kind: str) -> str:
+    return f"Send {wanted} instead of {kind or 'a body without a content type'}."
 
 
 def _name(upload: Uploaded) -> str:
@@ -676,10 +682,10 @@ def create_app(settings: ServeSettings) -> FastAPI:
 
     @app.exception_handler(RequestValidationError)
     async def refuse_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        kind = _content_type(request)
         wanted = "multipart/form-data" if request.url.path in _FORMS else "application/json"
         if request.method == "POST" and request.url.path != "/search" and kind != wanted:
-            return problem(415, f"Send {wanted} instead of {kind or 'a body without a content type'}.")
+            return problem(415, _other_type(wanted, kind))
         return problem(422, "; ".join(_explain(each) for each in error.errors()[:5]))
 
     @app.exception_handler(HTTPException)

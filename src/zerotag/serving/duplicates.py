@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from zerotag.serving.index import Index
+from zerotag.words.lexicon import unit
 
 # Of copies of Corel5K's photos, 99% at JPEG quality 30, 92% at half the size and 80% of those with 5% cut off are more
 # alike than this, and 20 pairs of its 4,500 photos.
@@ -61,7 +62,7 @@ def find_duplicates(index: Index, alike: float = ALIKE) -> Iterator[Group]:
     Yields:
         Groups of the same content, then groups in which each photo is as alike as that to another one.
     """
-    photos, features, projection = _read(index)
+    photos, features = _read(index)
     by_content: dict[str, list[int]] = defaultdict(list)
     for place, (_, digest) in enumerate(photos):
         by_content[digest or str(place)].append(place)
@@ -70,11 +71,11 @@ def find_duplicates(index: Index, alike: float = ALIKE) -> Iterator[Group]:
     for group in copies:
         yield Group(True, 1.0, group)
     first = np.array([min(places, key=lambda place: keys[place]) for places in by_content.values()], dtype=int)
-    yield from _alike(index, [keys[place] for place in first], features[first], projection, alike)
+    yield from _alike(index, [keys[place] for place in first], features[first], alike)
 
 
-def _read(index: Index) -> tuple[list[tuple[tuple[str, str], str]], np.ndarray, np.ndarray]:
-    """Photos with their content; their features (n, D), and the projection (d, K) that these contain.
+def _read(index: Index) -> tuple[list[tuple[tuple[str, str], str]], np.ndarray]:
+    """Photos with their content, and their features (n, D): looks, and vectors projected on their main axes.
 
     The dot product of two photos' features is no less than their similarity: it is exact for looks and for the
     projected vectors, and what a projection leaves of two vectors is at most the product of its lengths.
@@ -86,21 +87,19 @@ def _read(index: Index) -> tuple[list[tuple[tuple[str, str], str]], np.ndarray, 
             _, axes = np.linalg.eigh(vectors.T.astype(np.float64) @ vectors)
             projection = axes[:, ::-1][:, :_KEPT].astype(np.float32)
         photos += zip(keys, digests, strict=True)
-        vectors = _unit(vectors)
+        vectors = unit(vectors)
         near = vectors @ projection
         rest = np.sqrt(np.maximum(1 - (near**2).sum(axis=1, keepdims=True), 0))
         # Photos without a look are alike to none.
         values = [np.frombuffer(look or bytes(_SIDE**2), np.int8) for look in looks]
-        look = _unit(np.stack(values).astype(np.float32))
+        look = unit(np.stack(values).astype(np.float32))
         features.append(
             np.concatenate([_LOOK**0.5 * look, (1 - _LOOK) ** 0.5 * near, (1 - _LOOK) ** 0.5 * rest], axis=1)
         )
-    return photos, np.concatenate(features) if features else np.empty((0, 1), np.float32), projection
+    return photos, np.concatenate(features) if features else np.empty((0, 1), np.float32)
 
 
-def _alike(
-    index: Index, keys: list[tuple[str, str]], features: np.ndarray, projection: np.ndarray, alike: float
-) -> Iterator[Group]:
+def _alike(index: Index, keys: list[tuple[str, str]], features: np.ndarray, alike: float) -> Iterator[Group]:
     """Groups of alike photos among those of different content."""
     if len(keys) < 2:
         return
@@ -146,11 +145,7 @@ def _alike(
 def _vectors(index: Index, keys: list[tuple[str, str]]) -> dict[tuple[str, str], np.ndarray]:
     """First principal vectors, of unit length."""
     return {
-        (root, name): matrix[0] / max(float(np.linalg.norm(matrix[0])), 1e-12)
+        (root, name): unit(matrix[0])
         for root, names, matrices in index.matrices(keys)
         for name, matrix in zip(names, matrices, strict=True)
     }
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

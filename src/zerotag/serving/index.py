@@ -35,6 +35,7 @@ import pyarrow as pa
 from zerotag.errors import ZerotagError
 from zerotag.serving.basis import Basis
 from zerotag.serving.tagger import Tagger, Words
+from zerotag.words.lexicon import unit
 
 # LanceDB reserves cores for I/O threads, which a local disk does not keep busy. With twice as many compute threads as
 # cores, an exact scan of 700,000 rows takes 59 ms instead of 100 ms on two cores.
@@ -421,7 +422,7 @@ class Index:
         without = [_Query(word[None]) for word in self._inner(unwanted)] if unwanted is not None else []
         words = len(queries)
         if like is not None:
-            queries.append(_Query(_unit(self._inner(like)), cosine=True))
+            queries.append(_Query(unit(self._inner(like)), cosine=True))
         if not queries:
             raise ZerotagError("Neither a word nor a photo to search for. Give at least one.")
         if like is not None and len(queries) + len(without) > 1 and len(self):
@@ -476,7 +477,7 @@ class Index:
             found = _matrix(rows["vector"])
             photos |= zip(_keys(rows), found, strict=True)
             # Recomputed, since the engine's distance, 1 - product, is less precise.
-            products = (_unit(found) if aim.cosine else found) @ vector
+            products = (unit(found) if aim.cosine else found) @ vector
             bounds.append(float(products.min()) if len(rows) == count else -np.inf)
         return photos, aim.scaled(float(np.mean(bounds)))
 
@@ -541,7 +542,7 @@ class _Query:
 
     def __call__(self, matrices: np.ndarray) -> np.ndarray:
         """Score photos: (n, M, d) -> (n,)."""
-        matrices = _unit(matrices) if self.cosine else matrices
+        matrices = unit(matrices) if self.cosine else matrices
         return self.scaled(np.mean([(matrices @ row).max(axis=1) for row in self.rows], axis=0))
 
     def scaled(self, average: Any) -> Any:
@@ -591,10 +592,6 @@ def _schema(dimensions: int) -> pa.Schema:
             pa.field("vector", pa.list_(pa.float16(), dimensions), nullable=False),
         ]
     )
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
 def _keys(rows: pa.Table) -> Iterable[tuple[str, str]]:

@@ -105,8 +105,9 @@ def find_example(index: Index, tagger: Tagger, file: Path) -> tuple[np.ndarray, 
     photo = find(file)
     if photo is None or not photo.is_file():
         raise ZerotagError(f"{shown(file)}: no such file.")
+    roots = index.roots()  # reads all rows
     for path in dict.fromkeys([photo.absolute(), photo.resolve()]):
-        for root in index.roots():
+        for root in roots:
             if (name := shown(path)).startswith(f"{root.rstrip('/')}/"):
                 key = root, name[len(root.rstrip("/")) + 1 :]
                 if (found := index.find(*key)) is not None:
