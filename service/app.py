@@ -4,6 +4,7 @@ import asyncio
 import io
 import logging
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -118,7 +119,7 @@ class _Service:
 
     @cached_property
     def embed(self) -> Gather["_Photo", "_Embedded"]:
-        """Decodes photos of all requests and runs the network on them, in threads."""
+        """Decodes photos of all requests, runs the network on them and ranks their words, in threads."""
         return Gather(self._embed, self.tagger.at_once, -(-cores() // self.settings.processes))
 
     @cached_property
@@ -187,13 +188,12 @@ class _Service:
             return self.own_words[task]
         return self.tagger.words(words, task)
 
-    def rank(
-        self, principal: np.ndarray, words: Words, own: bool, top: int, threshold: float | None, everything: bool
-    ) -> list[Tag]:
-        """Rank words for a photo; `own`: the request named none."""
-        if own and self.vocabulary:
-            return rank_keywords(self.tagger, principal, words, self.vocabulary, top, threshold, everything)
-        return self.tagger.rank(principal, words, top, threshold, everything)
+    def rank(self, matrices: np.ndarray, asked: "_Asked") -> list[list[Tag]]:
+        """Rank words for photos, (B, M, d)."""
+        how = asked.top, asked.threshold, asked.everything
+        if asked.own and self.vocabulary:
+            return [rank_keywords(self.tagger, each, asked.words, self.vocabulary, *how) for each in matrices]
+        return self.tagger.rank_all(matrices, asked.words, *how)
 
     def check_number(self, words: list[str]) -> None:
         if len(words) > self.settings.max_words:
@@ -276,7 +276,7 @@ class _Service:
         return self.tagger.pixels(photo, name, self.settings.max_pixels)
 
     def _embed(self, photos: list["_Photo"]) -> list["_Embedded | Exception"]:
-        """Decode photos and run the network on them."""
+        """Decode photos, run the network on them, and rank the words that are asked for."""
         decoded: list[_Embedded] = []
         results: list[_Embedded | Exception] = []
         for photo in photos:
@@ -295,26 +295,62 @@ class _Service:
             for each, principal in zip(decoded, matrices, strict=True):
                 each.principal = principal
                 _note("network", ready - each.photo.arrived - each.spent["decode"] / 1000, each.spent)
+            self._rank(decoded)
         return results
+
+    def _rank(self, photos: list["_Embedded"]) -> None:
+        """Rank the words that are asked for, together for photos of which the same is asked, and log the tags."""
+        together: dict[Any, list[_Embedded]] = defaultdict(list)
+        for each in photos:
+            if each.photo.asked:
+                together[each.photo.asked.key].append(each)
+        for group in together.values():
+            asked = group[0].photo.asked
+            assert asked
+            started = time.perf_counter()
+            tags = self.rank(np.stack([each.principal for each in group]), asked)
+            seconds = (time.perf_counter() - started) / len(group)
+            for each, each.tags in zip(group, tags, strict=True):
+                _note("score", seconds, each.spent)
+                self.log.tagged(each.pixels, len(each.photo.data), each.tags, not asked.own, asked.task)
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """What a request asks of its photos; `own`: it names no words."""
+
+    words: Words
+    own: bool
+    top: int
+    threshold: float | None
+    everything: bool
+    task: str
+
+    @property
+    def key(self) -> tuple[int, int, float | None, bool]:
+        """The same for requests that ask the same of the model's vocabulary or of their own words."""
+        return id(self.words), self.top, self.threshold, self.everything
 
 
 @dataclass(frozen=True)
 class _Photo:
-    """A photo of a request."""
+    """A photo of a request, and what is asked of it beside its principal vectors."""
 
     data: bytes
     name: str
+    asked: _Asked | None = None
     arrived: float = field(default_factory=time.perf_counter)
 
 
 @dataclass
 class _Embedded:
-    """A photo with its pixels (S, S, 3), milliseconds per step, and its principal vectors (M, d)."""
+    """A photo with its pixels (S, S, 3), milliseconds per step, its principal vectors (M, d), and its tags."""
 
     photo: _Photo
     pixels: np.ndarray
     spent: dict[str, float]
     principal: np.ndarray = field(default_factory=lambda: np.empty(0))
+    tags: list[Tag] = field(default_factory=list)
 
 
 @contextmanager
@@ -463,11 +499,9 @@ def create_app(settings: ServeSettings) -> FastAPI:
     ) -> Any:
         """Tag a photo."""
         words = await words_of(vocabulary, task)
-        seen = await service.embed(_Photo(await photo.read(), _name(photo)))
-        with _timed("score", seen.spent):
-            tags = service.rank(seen.principal, words, not vocabulary, top, threshold, everything)
-        service.log.tagged(seen.pixels, len(seen.photo.data), tags, bool(vocabulary), task)
-        return {"tags": tags, **absent(words), "model": service.version, "milliseconds": seen.spent}
+        asked = _Asked(words, not vocabulary, top, threshold, everything, task)
+        seen = await service.embed(_Photo(await photo.read(), _name(photo), asked))
+        return {"tags": seen.tags, **absent(words), "model": service.version, "milliseconds": seen.spent}
 
     @api.post("/tag/batch", response_model=BatchTags, dependencies=[working])
     async def tag_batch(
@@ -482,9 +516,10 @@ def create_app(settings: ServeSettings) -> FastAPI:
         if len(photos) > settings.max_photos:
             raise HTTPException(413, f"{len(photos)} photos exceed the limit of {settings.max_photos} per request.")
         words = await words_of(vocabulary, task)
-        asked = [service.embed(_Photo(await photo.read(), _name(photo))) for photo in photos]
+        asked = _Asked(words, not vocabulary, top, threshold, everything, task)
+        working_on = [service.embed(_Photo(await photo.read(), _name(photo), asked)) for photo in photos]
         answers, spent = [], dict.fromkeys(("decode", "network", "score"), 0.0)
-        for photo, seen in zip(photos, await asyncio.gather(*asked, return_exceptions=True), strict=True):
+        for photo, seen in zip(photos, await asyncio.gather(*working_on, return_exceptions=True), strict=True):
             answer = BatchPhoto(photo=_name(photo))
             answers.append(answer)
             if isinstance(seen, ZerotagError):
@@ -496,10 +531,7 @@ def create_app(settings: ServeSettings) -> FastAPI:
             elif isinstance(seen, BaseException):
                 raise seen
             else:
-                with _timed("score", seen.spent):
-                    tags = service.rank(seen.principal, words, not vocabulary, top, threshold, everything)
-                answer.tags = [TagAnswer.model_validate(asdict(each)) for each in tags]
-                service.log.tagged(seen.pixels, len(seen.photo.data), tags, bool(vocabulary), task)
+                answer.tags = [TagAnswer.model_validate(asdict(each)) for each in seen.tags]
                 spent = {step: milliseconds + seen.spent[step] for step, milliseconds in spent.items()}
         return {"photos": answers, **absent(words), "model": service.version, "milliseconds": Spent(**spent)}
 
@@ -525,9 +557,10 @@ def create_app(settings: ServeSettings) -> FastAPI:
             with _timed("network", spent):
                 principal = service.tagger.principal_vectors(pixels[None])[0]
         with _timed("score", spent):
-            tags = service.rank(
-                principal, words, not options.vocabulary, options.top, options.threshold, options.everything
+            asked = _Asked(
+                words, not options.vocabulary, options.top, options.threshold, options.everything, options.task
             )
+            [tags] = service.rank(principal[None], asked)
         answer = {"tags": tags, **absent(words), "model": service.version, "milliseconds": spent}
         return {**answer, **asdict(keywords), "problem": problem}
 

@@ -129,3 +129,32 @@ def test_fewer_dimensions(tmp_path: Path) -> None:
     with pytest.raises(ZerotagError, match="--dimensions 21: the model's vectors have 20"):
         Index(str(tmp_path / "other"), "random", (2, 20), 21, lambda: words)
     assert Basis.of(words, 20).left_out(words) == pytest.approx(0, abs=1e-5)
+
+
+def test_writers_do_not_wait_for_compaction_and_lose_nothing_to_it(tmp_path: Path) -> None:
+    index, other = (Index(str(tmp_path), "m", (1, 8)) for _ in range(2))
+    vectors = np.random.default_rng(0).standard_normal((16, 1, 8)).astype(np.float32)
+    wanted: set[str] = set()
+    for step in range(60):
+        added = names(16 * step, 16)
+        index.put("/photos", added, [Entry("", "")] * 16, vectors)
+        wanted |= set(added)
+        if step % 3 == 0:
+            other.tidy_soon()
+        if step % 5 == 4:
+            index.remove("/photos", gone := sorted(wanted)[: step // 4])
+            index.put("/photos", again := sorted(wanted)[-9:], [Entry("new", "")] * 9, vectors[:9])
+            wanted = wanted - set(gone) | set(again)
+    other.tidy_soon().result(60)
+    rows = index._table.search().select(["photo"]).limit(None).to_arrow()["photo"].to_pylist()
+    assert sorted(rows) == sorted(wanted)
+
+
+def test_only_one_process_tidies(tmp_path: Path) -> None:
+    index, other = (Index(str(tmp_path), "m", (1, 8)) for _ in range(2))
+    index.put("/photos", ["a"], [Entry("", "")], np.ones((1, 1, 8), np.float32))
+    with other._locked("tidy", wait=False):
+        index.tidy()
+        assert not index._table.list_indices()
+    index.tidy()
+    assert index._table.list_indices()

@@ -571,28 +571,38 @@ def test_fuzz(server: Server) -> None:
 
 
 def test_photos_that_wait_go_together() -> None:
-    calls: list[int] = []
+    calls: list[list[int]] = []
+    busy = threading.Event()
 
     def work(jobs: list[int]) -> list[int | Exception]:
-        calls.append(len(jobs))
-        time.sleep(0.02)
+        calls.append(jobs)
+        busy.wait(10)
         if 12 in jobs:
             raise ValueError("unlucky")
         return [KeyError(job) if job == 13 else 2 * job for job in jobs]
 
     async def many(jobs: list[int]) -> list[int | BaseException]:
+        busy.clear()
         gather = Gather(work, 4, 1)
-        asked = [asyncio.ensure_future(gather(job)) for job in jobs]
+        asked = [asyncio.ensure_future(gather(jobs[0]))]
+        while not calls:
+            await asyncio.sleep(0.001)
+        asked += [asyncio.ensure_future(gather(job)) for job in jobs[1:]]
         await asyncio.sleep(0.01)
         asked[2].cancel()  # its client has gone
+        await asyncio.sleep(0)
+        busy.set()
         return await asyncio.gather(*asked, return_exceptions=True)
 
     answers = asyncio.run(many([0, 1, 2, 3, 4, 13, 5]))
-    assert calls == [1, 3, 2] or calls == [4, 3]  # the first one does not wait for others
+    assert calls == [[0], [1, 3, 4], [13, 5]]  # the first one does not wait for others
     assert [answers[place] for place in (0, 1, 3, 4, 6)] == [0, 2, 6, 8, 10]
     assert isinstance(answers[2], asyncio.CancelledError) and isinstance(answers[5], KeyError)
+    calls.clear()
     answers = asyncio.run(many([0, 1, 2, 3, 12, 5]))
-    assert answers[0] == 0 and isinstance(answers[4], ValueError) and isinstance(answers[5], ValueError)
+    assert calls == [[0], [1, 3, 12], [5]]
+    assert answers[0] == 0 and isinstance(answers[4], ValueError) and isinstance(answers[1], ValueError)
+    assert answers[5] == 10
 
 
 def test_requests_in_a_pipeline_are_answered_in_order(server: Server) -> None:

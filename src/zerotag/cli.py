@@ -53,6 +53,8 @@ Exclude = Annotated[
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be written, and write nothing.")]
 
+# Seconds after which a person is told what still goes on.
+_PATIENCE = 3.0
 # Photos whose tags are printed together.
 _BATCH = 16
 
@@ -122,15 +124,16 @@ def tag(
             _note(words)
         failed = 0
 
-        def rank(matrix: np.ndarray) -> list[Tag]:
+        def tags_of(pixels: list[np.ndarray]) -> list[list[Tag]]:
+            matrices = tagger.principal_vectors(np.stack(pixels))
             if own:
-                return rank_keywords(tagger, matrix, words, own, top, threshold, everything)
-            return tagger.rank(matrix, words, top, threshold, everything)
+                return [rank_keywords(tagger, matrix, words, own, top, threshold, everything) for matrix in matrices]
+            return tagger.rank_all(matrices, words, top, threshold, everything)
 
         batches = network_batches(
             found.photos,
             lambda file: tagger.pixels(file.read_bytes(), shown(file)),
-            lambda pixels: [rank(matrix) for matrix in tagger.principal_vectors(np.stack(pixels))],
+            tags_of,
             _BATCH,
             tagger.at_once,
         )
@@ -284,6 +287,13 @@ def _update(
         f"{done.removed} removed, {unusable} unusable",
         flush=True,
     )
+    if done.added or done.moved or done.removed:
+        with suppress(TimeoutError):
+            index.tidy_soon().result(_PATIENCE)
+            return
+        _complain(
+            ["the index is being compacted; it can be searched meanwhile. Ctrl-C leaves that to the next update."]
+        )
 
 
 def _forget(index: "Index", folder: Path, prune: bool) -> None:

@@ -23,7 +23,8 @@ import os
 import posixpath
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -40,6 +41,9 @@ from zerotag.words.lexicon import unit
 # LanceDB reserves cores for I/O threads, which a local disk does not keep busy. With twice as many compute threads as
 # cores, an exact scan of 700,000 rows takes 59 ms instead of 100 ms on two cores.
 os.environ.setdefault("LANCE_CPU_THREADS", str(2 * (os.cpu_count() or 1)))
+
+# A compaction that another process's write overtakes is made again later; that is no warning to a person.
+os.environ.setdefault("LANCEDB_LOG", "error")
 
 # Photos by which scores for words and for a photo are put on one scale.
 _SAMPLE = 4096
@@ -179,6 +183,8 @@ class Index:
         # Tables of version 0.1, `photos-…`, had no root and no digest; they are left alone.
         name, earlier, axes = f"gallery-{model}", f"library-{model}", f"axes-{model}"
         self._lock = None if "://" in uri else Path(uri) / f".{name}.lock"
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="tidy")
+        self._tidying: Future[None] | None = None
         import lancedb  # starts threads, so not imported in a process that only starts others
 
         try:
@@ -353,10 +359,18 @@ class Index:
             self._table.delete(f"root = {_quoted([root])}")
 
     def tidy(self) -> None:
-        """Compact small files, delete old versions, and make or update the engine's indices."""
+        """Compact small files, delete old versions, and make or update the engine's indices.
+
+        Nobody waits for it: photos are searched, added and removed meanwhile. If another process is at it, that does.
+
+        Raises:
+            RuntimeError: a photo was replaced or removed in a file that was being compacted; nothing was changed.
+        """
         from lancedb.index import BTree, IvfRq
 
-        with self._writing():
+        with self._locked("tidy", wait=False) as alone:
+            if not alone:
+                return
             rows = self._table.count_rows()
             there = {column: index.name for index in self._table.list_indices() for column in index.columns}
             for column in ("photo", "taken"):
@@ -371,16 +385,42 @@ class Index:
                 )
             self._table.optimize(cleanup_older_than=timedelta(minutes=10))
 
+    def tidy_soon(self) -> Future[None]:
+        """Tidy in the background, after what is being tidied now; the interpreter ends when that is done."""
+
+        def tidy() -> None:
+            with suppress(OSError, RuntimeError):
+                self.tidy()
+
+        waiting = self._tidying and not (self._tidying.running() or self._tidying.done())
+        if not waiting:
+            self._tidying = self._background.submit(tidy)
+        assert self._tidying
+        return self._tidying
+
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Wait for the writers of other processes. The kernel releases the lock of a process that is killed."""
-        if self._lock is None:
+        """Wait for the writers of other processes."""
+        with self._locked("lock", wait=True):
             yield
+
+    @contextmanager
+    def _locked(self, what: str, wait: bool) -> Iterator[bool]:
+        """Hold a lock on a local database; the kernel releases that of a process that is killed.
+
+        Yields whether it is held: False if another has it and `wait` is False.
+        """
+        if self._lock is None:
+            yield True
             return
         self._lock.parent.mkdir(parents=True, exist_ok=True)
-        with self._lock.open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        with self._lock.with_suffix(f".{what}").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+                return
+            yield True
 
     def search(
         self,

@@ -330,8 +330,33 @@ class Tagger:
                 the best one's.
             everything: fold nothing, and leave nothing out.
         """
+        return self.rank_all(principal[None], words, top, threshold, everything)[0]
+
+    def rank_all(
+        self,
+        matrices: np.ndarray,
+        words: Words,
+        top: int = 10,
+        threshold: float | None = None,
+        everything: bool = False,
+    ) -> list[list[Tag]]:
+        """Rank words for several photos, (B, M, d); as `rank` does, in less time for each."""
+        return [
+            self._answer(scores, winner, words, top, threshold, everything)
+            for scores, winner in zip(*score(matrices, words.vectors), strict=True)
+        ]
+
+    def _answer(
+        self,
+        scores: np.ndarray,
+        winner: np.ndarray,
+        words: Words,
+        top: int,
+        threshold: float | None,
+        everything: bool,
+    ) -> list[Tag]:
+        """The tags of a photo, given the words' scores (W,) and the places of their principal vectors (W,)."""
         folded = not (everything or words.asked)
-        scores, winner = score(principal, words.vectors)
         best = np.argsort(-scores, kind="stable")[: _FOLDED_FROM if folded else top]
         chosen, seen = [words.words[place] for place in best], [words.seen[place] for place in best]
         # A tag of the vocabulary is calibrated under its own name, however it is spelled here.

@@ -22,6 +22,8 @@ from zerotag.serving.tagger import Tagger
 
 # Photos embedded and committed together: the most that an interruption can lose.
 BATCH = 32
+# New photos after which their small files are compacted while the update goes on.
+_TIDIED = 20_000
 # An update that would remove more than this share of a folder's photos is refused: more likely a drive is missing.
 _MOST_REMOVED = 0.2
 
@@ -225,9 +227,7 @@ def update(
             if root in places and any(name.startswith(f"{os.path.relpath(other, here)}/") for name in there):
                 index.remove_root(other)
     if arrived or gone:
-        # If two processes compact a remote database at once, one fails, but the other has done the work.
-        with suppress(OSError, RuntimeError):
-            index.tidy()
+        index.tidy_soon()
     return progress
 
 
@@ -342,6 +342,8 @@ def _embed(
                 matrices.append(matrix)
             if entries:
                 index.put(root, [photo.name for photo in batch.items], entries, np.stack(matrices))
+                if (len(arrived) + len(entries)) // _TIDIED > len(arrived) // _TIDIED:
+                    index.tidy_soon()
                 arrived += [entry.digest for entry in entries]
             done += len(batch)
             report(done, len(todo))
