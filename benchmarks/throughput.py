@@ -83,13 +83,12 @@ def processor() -> str:
     return platform.machine()
 
 
-def photographs(folder: Path, width: int, height: int, count: int) -> Path:
-    """A folder of JPEGs of this size; no two have the same content."""
+def scaled_photos(width: int, height: int, count: int) -> list[bytes]:
+    """JPEGs of this size, at most 24, of flickr8k or of zerotag.samples."""
     from zerotag.samples import samples
 
     shared = sorted((PROJECT.parent / "shared" / "flickr8k" / "images").glob("*.jpg"))
     originals = shared[:: max(1, len(shared) // 24)][:24] or [each.file for each in samples()]
-    folder.mkdir()
     scaled = []
     for original in originals[:count]:
         with Image.open(original) as photo:
@@ -97,6 +96,13 @@ def photographs(folder: Path, width: int, height: int, count: int) -> Path:
             buffer = io.BytesIO()
             upright.convert("RGB").resize((width, height), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=92)
             scaled.append(buffer.getvalue())
+    return scaled
+
+
+def photographs(folder: Path, width: int, height: int, count: int) -> Path:
+    """A folder of JPEGs of this size; no two have the same content."""
+    scaled = scaled_photos(width, height, count)
+    folder.mkdir()
     for number in range(count):
         # Bytes after the end of a JPEG are ignored.
         (folder / f"{number:05d}.jpg").write_bytes(scaled[number % len(scaled)] + str(number).encode())
