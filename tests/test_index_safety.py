@@ -167,9 +167,7 @@ def test_moved_photos_keep_their_vectors(index: Index, tagger: zerotag.Tagger, t
     same(content(index), fresh(tagger, tmp_path, folder))
 
 
-def test_a_moved_folder(
-    index: Index, tagger: zerotag.Tagger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_moved_folder(index: Index, tagger: zerotag.Tagger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zerotag.serving.update._BATCH", 32)
     folder = make(tmp_path / "photos", 40)
     update(index, tagger, folder, [""])
