@@ -173,6 +173,8 @@ def untag(
 ) -> None:
     """Take the tags that zerotag wrote out of photos, sidecars and tables again."""
     with plain_exit():
+        from tqdm import tqdm
+
         from zerotag.data.scan import scan
         from zerotag.metadata.writing import open_untagger
 
@@ -180,7 +182,8 @@ def untag(
         _complain(found.problems)
         failed = len(found.problems)
         with open_untagger(dry_run) as remove:
-            for file in found.photos:
+            # On a terminal the lines are the progress, as for `tag`.
+            for file in tqdm(found.photos, desc="untag", unit="photo", disable=sys.stdout.isatty() or None):
                 try:
                     for change in remove(file):
                         _report(change, dry_run)

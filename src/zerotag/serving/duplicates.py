@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from tqdm import tqdm
 
 from zerotag.serving.index import Index
 from zerotag.words.lexicon import unit
@@ -118,7 +119,7 @@ def _alike(index: Index, keys: list[tuple[str, str]], features: np.ndarray, alik
             place = group_of[place]
         return place
 
-    for start in range(0, len(keys), _BLOCK):
+    for start in tqdm(range(0, len(keys), _BLOCK), desc="compare", unit="block", disable=None):
         stop = np.searchsorted(along, along[min(start + _BLOCK, len(keys)) - 1] + reach, side="right")
         pairs: list[tuple[int, int]] = []
         for other in range(start, stop, _BLOCK):
