@@ -146,15 +146,29 @@ def answers(url: str) -> bool:
         return False
 
 
-def load(port: int, pictures: list[bytes], seconds: float) -> tuple[float, list[float], dict[int | str, int]]:
-    """Send photos from 16 clients, each of which waits for its response before the next request."""
+def load(
+    port: int, pictures: list[bytes], seconds: float, together: int = 1
+) -> tuple[float, list[float], dict[int | str, int]]:
+    """Send photos from 16 clients, each of which waits for its response before the next request.
+
+    Args:
+        port: of the service.
+        pictures: encoded photos.
+        seconds: duration.
+        together: photos per request.
+
+    Returns:
+        Photos per second, seconds per request, and requests by status.
+    """
     mark = "zerotag-benchmark"
-    part = f'--{mark}\r\nContent-Disposition: form-data; name="photo"; filename="a"\r\n\r\n'.encode()
+    path, field = ("/tag", "photo") if together == 1 else ("/tag/batch", "photos")
+    part = f'--{mark}\r\nContent-Disposition: form-data; name="{field}"; filename="a"\r\n\r\n'.encode()
     requests = []
-    for picture in pictures:
-        body = part + picture + f"\r\n--{mark}--\r\n".encode()
+    for start in range(0, len(pictures) - together + 1, together):
+        parts = b"".join(part + picture + b"\r\n" for picture in pictures[start : start + together])
+        body = parts + f"--{mark}--\r\n".encode()
         head = (
-            f"POST /tag HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {len(body)}\r\n"
+            f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {len(body)}\r\n"
             f"Content-Type: multipart/form-data; boundary={mark}\r\n\r\n"
         )
         requests.append(head.encode() + body)
@@ -185,7 +199,7 @@ def load(port: int, pictures: list[bytes], seconds: float) -> tuple[float, list[
         thread.start()
     for thread in threads:
         thread.join()
-    return len(times) / (time.perf_counter() - started), times, statuses
+    return together * len(times) / (time.perf_counter() - started), times, statuses
 
 
 def read_answer(answer: BinaryIO) -> int:

@@ -40,7 +40,8 @@ from PIL import Image
 PROJECT = Path(__file__).resolve().parents[1]
 SIZES = {"640 x 480": (640, 480), "12 megapixels": (4032, 3024)}
 PARTS = ["tag", "index", "features", "service"]
-SERVICE = f"service, {CLIENTS} clients"
+# Photos of a request: to /tag, and to /tag/batch.
+TOGETHER = (1, 4)
 
 
 def main() -> None:
@@ -347,17 +348,20 @@ def service(size: str, folder: Path, model: Path, rounds: int, duration: float) 
     loops, first = bare_loops(model), first_of(folder)
     pictures = [file.read_bytes() for file in sorted(folder.iterdir())]
     rows = {name: Row(len(pictures) - 1) for name in loops}
-    answered = Row(1)
+    answered = {together: Row(1) for together in TOGETHER}
     with served(model) as (port, start):
         load(port, pictures, duration)
         for _ in range(rounds):
             for name, run in loops.items():
                 rows[name].measure(partial(run, first), partial(run, folder))
-            before, used = now(), cores(port)
-            _, times, _ = load(port, pictures, duration)
-            spent = now() - before
-            answered.costs.append(Cost(spent.clock / len(times), (spent.cores + cores(port) - used) / len(times)))
-        table(size, {SERVICE: answered}, max(row.rate for row in rows.values()))
+            for together, row in answered.items():
+                before, used = now(), cores(port)
+                rate, times, _ = load(port, pictures, duration, together)
+                spent = (now() - before).cores + cores(port) - used
+                row.costs.append(Cost(1 / rate, spent / (together * len(times))))
+        best = max(row.rate for row in rows.values())
+        for together, row in answered.items():
+            table(size, {f"service, {CLIENTS} clients, photos a request: {together}": row}, best)
         print(f"| {size} | its start: {start:.1f} s; memory of all its processes: {memory(port):.0f} MB | | | | |")
 
 

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-# Bytes of word vectors that are compared with one photo after another while they are in a core's cache.
-_BLOCK = 1 << 19
+# Bytes of word vectors that are compared with one photo after another while they are in a core's cache. With fewer than
+# 500 products at a time numpy would keep the interpreter's lock.
+_BLOCK = 1 << 20
 
 
 def score(principal: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -22,10 +23,9 @@ def score(principal: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.nd
     step = max(1, _BLOCK // (vectors.itemsize * dimensions))
     for start in range(0, len(vectors), step):
         block = slice(start, start + step)
-        for photo, found in zip(photos, products, strict=True):
-            # Dot by dot instead of a product with the matrix, for which BLAS would wake all its threads: on a busy
-            # machine waiting for them takes a hundred times as long as the computation.
-            np.vecdot(vectors[block], photo, out=found[:, block])
+        # Dot by dot instead of a product with the matrix, for which BLAS would wake all its threads: on a busy machine
+        # waiting for them takes a hundred times as long as the computation.
+        np.vecdot(vectors[block], photos, out=products[:, :, block])
     winner = products.argmax(axis=1)
     best = np.take_along_axis(products, winner[:, None], axis=1)[:, 0]
     return best.reshape(*leading, -1), winner.reshape(*leading, -1)
