@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from conftest import PROJECT, Server, encoded, serving
+from conftest import Server, encoded, serving
 from prometheus_client.parser import text_string_to_metric_families
 from service.record import RequestLog
 from service.shadow import Shadow
@@ -31,7 +31,9 @@ def metrics(url: str) -> dict[str, dict[tuple[str, ...], float]]:
     found: dict[str, dict[tuple[str, ...], float]] = {}
     for family in text_string_to_metric_families(httpx.get(f"{url}/metrics", timeout=30).text):
         for sample in family.samples:
-            found.setdefault(sample.name, {})[tuple(sample.labels[name] for name in sorted(sample.labels))] = sample.value
+            found.setdefault(sample.name, {})[tuple(sample.labels[name] for name in sorted(sample.labels))] = (
+                sample.value
+            )
     return found
 
 
@@ -119,15 +121,14 @@ def test_a_challenger_answers_beside_the_champion_and_drift_is_seen(packaged: Pa
 
 
 def test_a_challenger_of_the_registry_comes_and_takes_over(packaged: Path, tmp_path: Path) -> None:
-    shutil.copytree(PROJECT / "service", tmp_path / "service", ignore=shutil.ignore_patterns("__pycache__"))
     now = datetime.now(UTC).isoformat()
     one, three, broken = (
         Champion(**{**kept(tmp_path, name, packaged).__dict__, "time": now}) for name in ("one", "three", "broken")
     )
     (broken.folder(tmp_path) / "served" / "model.onnx").write_bytes(b"no network")
     promote(one, tmp_path)
-    settings = {"workers": "1", "shadow": "challenger", "shadow_share": "1"}
-    with serving("registry", tmp_path, home=tmp_path / "bentoml", **settings) as running:
+    settings = {"workers": "1", "shadow": "challenger", "shadow_share": "1", "checkout": str(tmp_path)}
+    with serving("registry", tmp_path, **settings) as running:
 
         def evidence(challenger: Champion) -> Evidence:
             answer = httpx.post(f"{running.url}/tag", files={"photo": ("a.jpg", encoded())}, timeout=60)

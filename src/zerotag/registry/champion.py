@@ -165,7 +165,7 @@ def promote(record: Champion, project: Path = Path(), new: bool = True) -> None:
     challenger = project / CHALLENGER
     if challenger.is_file() and _read_record(challenger).id == record.id:
         challenger.unlink()
-    release(record.id, _files(record, RECORD), project, new, PRODUCTION)
+    release(record.id, [str(RECORD), *_tracking(record)], project, new, PRODUCTION)
 
 
 def challenge(record: Champion, project: Path = Path()) -> None:
@@ -175,7 +175,7 @@ def challenge(record: Champion, project: Path = Path()) -> None:
         ZerotagError: it is the challenger, but Git could not tag it.
     """
     _write_record(record, project / CHALLENGER)
-    release(record.id, _files(record, CHALLENGER), project, True, SHADOW)
+    release(record.id, _tracking(record), project, True, SHADOW, {str(RECORD): str(CHALLENGER)})
 
 
 def drop_challenger(project: Path = Path()) -> None:
@@ -200,8 +200,8 @@ def roll_back(project: Path = Path()) -> Champion:
     return before
 
 
-def _files(record: Champion, name: Path) -> list[str]:
-    return [str(name), f"{FOLDER / record.id}.dvc", str(FOLDER / ".gitignore")]
+def _tracking(record: Champion) -> list[str]:
+    return [f"{FOLDER / record.id}.dvc", str(FOLDER / ".gitignore")]
 
 
 def _write_record(record: Champion, file: Path) -> None:
