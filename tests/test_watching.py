@@ -17,6 +17,7 @@ from conftest import Server, encoded, serving
 from prometheus_client.parser import text_string_to_metric_families
 from service.record import RequestLog
 from service.shadow import Shadow
+from test_deploy import metric_names
 from test_follow import kept
 from test_service import send
 
@@ -90,6 +91,8 @@ def test_a_challenger_answers_beside_the_champion_and_drift_is_seen(packaged: Pa
         assert client.post("/index", json={"paths": [""]}).json()["added"] == 1
         last = metrics(running.url)
 
+    # Everything that the dashboard and the alerts name is there.
+    assert len(metric_names()) > 20 and not metric_names() - set(last)
     assert after["zerotag_photos_total"][()] == 4 + 7 * 32
     assert after["zerotag_photo_drift"][("brightness",)] > 0.9
     assert after["zerotag_photo_drift"][("contrast",)] < 0.2
