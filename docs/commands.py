@@ -21,6 +21,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -280,7 +281,9 @@ for name, before in zip(names, ("", *names), strict=False):
 """
 
 
-def run_steps(place: Place, quick: bool, served: Path | None = None, say: Callable[[str], object] = print) -> None:
+def run_steps(
+    place: Place, quick: bool, served: Path | None = None, say: Callable[[str], object] = partial(print, flush=True)
+) -> None:
     """Run the steps.
 
     Args:
