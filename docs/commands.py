@@ -21,7 +21,6 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -281,16 +280,14 @@ for name, before in zip(names, ("", *names), strict=False):
 """
 
 
-def run_steps(
-    place: Place, quick: bool, served: Path | None = None, say: Callable[[str], object] = partial(print, flush=True)
-) -> None:
+def run_steps(place: Place, quick: bool, say: Callable[[str], object], served: Path | None = None) -> None:
     """Run the steps.
 
     Args:
         place: the prepared copy.
         quick: only those that the tests run.
-        served: a packaged model in place of what `dvc repro` makes.
         say: told each command and its seconds.
+        served: a packaged model in place of what `dvc repro` makes.
 
     Raises:
         SystemExit: a command failed, or did not show what it should.
@@ -325,7 +322,8 @@ def main() -> None:
     arguments.add_argument("--quick", action="store_true", help="only those that the tests run, with served/")
     options = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        run_steps(prepare(Path(folder)), options.quick, PROJECT / "served" if options.quick else None)
+        served = PROJECT / "served" if options.quick else None
+        run_steps(prepare(Path(folder)), options.quick, lambda line: print(line, flush=True), served)
 
 
 if __name__ == "__main__":

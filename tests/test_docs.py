@@ -53,5 +53,5 @@ six -x
 def test_the_quick_commands(packaged_encoder: Path, tmp_path: Path) -> None:
     """The others are run by `python -m docs.commands`."""
     said: list[str] = []
-    run_steps(prepare(tmp_path), True, packaged_encoder, said.append)
+    run_steps(prepare(tmp_path), True, said.append, packaged_encoder)
     assert len(said) == sum(1 + len(step.meanwhile) for step in STEPS if step.quick)
