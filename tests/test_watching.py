@@ -193,8 +193,9 @@ def test_nothing_waits_for_a_challenger(packaged: Path, tmp_path: Path) -> None:
 def test_a_challenger_is_judged_by_what_was_counted(tmp_path: Path) -> None:
     today = datetime.now(UTC).date()
     log = RequestLog(tmp_path, "zerotag:1")
-    for agreement in (0.6, 0.8, 1.0):
+    for agreement in (0.6, 0.8):
         log.shadowed("zerotag:2", agreement, 0.1, [], [])
+    RequestLog(tmp_path / "another-pod", "zerotag:1").shadowed("zerotag:2", 1.0, 0.1, [], [])
     log.shadowed("zerotag:3", 0.0, 0.9, [], [])
     RequestLog(tmp_path, "zerotag:0").shadowed("zerotag:2", 0.0, 0.9, [], [])
     found = shadow_evidence(tmp_path, "zerotag:1", "zerotag:2", today)

@@ -11,11 +11,11 @@ def logged(log: Path, event: str, since: date) -> Iterator[dict[str, Any]]:
     """Read the lines of an event.
 
     Args:
-        log: the folder; one that is missing has no lines.
+        log: the folder, with subfolders of several services; one that is missing has no lines.
         event: such as tag or shadow.
         since: the first day to include.
     """
-    for file in sorted(log.glob("*.jsonl")):
+    for file in sorted(log.rglob("*.jsonl")):
         if file.stem >= since.isoformat():
             for line in file.read_text(encoding="utf-8").splitlines():
                 if f'"event": "{event}"' in line:
