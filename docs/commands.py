@@ -117,13 +117,34 @@ STEPS = (
     Step(f"ZEROTAG_SHADOW=served ZEROTAG_SHADOW_SHARE=0.2 {_SERVE}", _READY),
     Step("./run python -m flows.deploy", "http://127.0.0.1:4200/api/deployments/name/retrain/nightly"),
 )
-# What a test runs that has what the command needs.
-ELSEWHERE: dict[str, str] = {}
+# Commands that a test runs which has the servers that they need, by the test.
+_TEAM = "tests/test_servers.py::test_a_promotion_is_seen_from_the_other_checkout"
+_DASK = "tests/test_flows.py::test_two_dask_workers_one_of_which_is_killed"
+_BUCKET = "tests/test_s3.py::test_photographs_of_a_bucket_are_data"
+ELSEWHERE = {
+    "./run prefect server start --host 0.0.0.0": _TEAM,
+    "./run prefect work-pool create zerotag --type process": _TEAM,
+    "./run prefect --no-prompt deploy --all": _TEAM,
+    "ZEROTAG_CHECKOUT=$PWD ./run prefect worker start --pool zerotag": _TEAM,
+    "./run dask scheduler": _DASK,
+    "PYTHONPATH=$PWD CUDA_VISIBLE_DEVICES=0 ./run dask worker tcp://HOST:8786 --nthreads 1": _DASK,
+    "./run torchrun …as above… stages/train.py BACKBONE METHOD": "tests/test_nodes.py::"
+    "test_a_node_of_torchrun_is_killed_and_comes_back",
+    "./run dvc remote add -d store s3://BUCKET/dvc": "tests/test_s3.py::"
+    "test_dvc_pushes_and_pulls_through_a_connection_that_breaks",
+    "./run dvc import-url s3://BUCKET/photos data": _BUCKET,
+    "./run dvc update data.dvc": _BUCKET,
+}
 
 
 def known() -> set[str]:
     """Every command that is run."""
-    return {text for step in STEPS for text in (step.text, *step.meanwhile)} | set(ELSEWHERE)
+    tested = {text for text, test in ELSEWHERE.items() if _exists(*test.split("::"))}
+    return {text for step in STEPS for text in (step.text, *step.meanwhile)} | tested
+
+
+def _exists(file: str, name: str) -> bool:
+    return (PROJECT / file).is_file() and f"def {name}(" in (PROJECT / file).read_text()
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from conftest import PROJECT
-from docs.commands import ELSEWHERE, MARK, PAGES, STEPS, commands, known, prepare, run_steps
+from docs.commands import MARK, PAGES, STEPS, commands, known, prepare, run_steps
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -20,9 +20,6 @@ def test_a_command_is_run_or_marked(page: str) -> None:
 def test_what_is_run_is_in_the_pages() -> None:
     written = {each.text for page in PAGES for each in commands((PROJECT / page).read_text())}
     assert known() <= written, "docs/commands.py runs what no page says any more"
-    for test in ELSEWHERE.values():
-        file, _, name = test.partition("::")
-        assert f"def {name}(" in (PROJECT / file).read_text()
 
 
 def test_commands_of_a_page() -> None:
