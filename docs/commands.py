@@ -281,24 +281,37 @@ def prepare(folder: Path) -> Place:
     place.renamed["get URL"] = f"get {remote}"
     place.run(f"git init -q && git add -A && git commit -qm start && git init -q --bare {remote}")
     place.run(f"git remote add origin {remote} && dvc remote add -q -d store {folder / 'store'}")
+    place.run("git commit -qam remote")
     return place
 
 
 # Two champions and a challenger of the same packaged model, with as much of each as there is.
-_CHAMPIONS = """
-import json
-from pathlib import Path
-from dataclasses import replace
-from zerotag.registry.champion import Champion, challenge, promote
+_KEEP = """
+import json, shutil
+from zerotag.registry.champion import Champion
 names = ("one", "two", "three")
 for name, before in zip(names, ("", *names), strict=False):
     record = Champion(name, "b", "m", {}, "d", "g", "2026-01-01T00:00:00+00:00", "r", before)
     (record.folder() / "model").mkdir(parents=True)
     (record.folder() / "model" / "model.json").write_text("{}")
     (record.folder() / "record.json").write_text(json.dumps(record.__dict__))
-    (record.folder() / "served").symlink_to(Path("served").resolve())
-    (challenge if name == "three" else promote)(record)
+    shutil.copytree("served", record.folder() / "served")
 """
+_PROMOTE = """
+import json
+from pathlib import Path
+from zerotag.registry.champion import Champion, challenge, promote
+for name, what in (("one", promote), ("two", promote), ("three", challenge)):
+    what(Champion(**json.loads(Path(f"champions/{name}/record.json").read_text())))
+"""
+
+
+def make_champions(place: Place, quick: bool) -> None:
+    """What `retrain` would have made; without DVC where it is not needed, as it is slow."""
+    place.run(f"python -c '{_KEEP}'")
+    if not quick:
+        place.run("git add dvc.lock && git commit -qm lock && dvc add -q champions/one champions/two champions/three")
+    place.run(f"python -c '{_PROMOTE}'")
 
 
 def run_steps(place: Place, quick: bool, say: Callable[[str], object], served: Path | None = None) -> None:
@@ -319,7 +332,7 @@ def run_steps(place: Place, quick: bool, say: Callable[[str], object], served: P
     steps = [step for step in STEPS if step.quick or not quick]
     for step in steps:
         if " champion show" in step.text:
-            place.run(f"{sys.executable} - <<'END'\n{_CHAMPIONS}\nEND")
+            make_champions(place, quick)
         started = time.monotonic()
         output = ""
         if step.ready:
