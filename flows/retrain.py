@@ -1,4 +1,7 @@
-"""Check whether to retrain, train challengers, and promote the best one if it beats the champion and behaves."""
+"""Check whether to retrain, train challengers, and promote the best one if it beats the champion and behaves.
+
+If it has to answer beside the champion first, it is promoted by a later run, which reads what the service has counted.
+"""
 
 import json
 from datetime import datetime
@@ -16,10 +19,19 @@ from flows.train import train_models
 from zerotag.data.dataset import Dataset
 from zerotag.files import hold
 from zerotag.registry.behaviour import failed_behaviour, table
-from zerotag.registry.champion import Champion, keep, promote, read_champion
+from zerotag.registry.champion import (
+    Champion,
+    challenge,
+    drop_challenger,
+    keep,
+    promote,
+    read_challenger,
+    read_champion,
+)
 from zerotag.registry.choice import best_model
 from zerotag.registry.drift import profile
 from zerotag.registry.reasons import RetrainSettings, age_or_drift
+from zerotag.registry.shadow import challenger_evidence, shadow_verdict
 from zerotag.serving.package import git_revision
 from zerotag.settings import from_params, read_params
 
@@ -68,15 +80,31 @@ def check_challenger(backbone: str, method: str) -> list[str]:
     return failed_behaviour(Path("behaviour"), Path("served"))
 
 
+@task(task_run_name="shadow of {challenger.id}", tags=["zerotag"])
+def judge_challenger(champion: Champion, challenger: Champion, settings: RetrainSettings) -> tuple[bool | None, str]:
+    """Whether a model that answers beside the champion passes, or None to wait; and why."""
+    if challenger.previous != champion.id:
+        return False, f"it was compared with {challenger.previous}, which is the champion no more"
+    evidence = challenger_evidence(Path(settings.requests), champion, challenger)
+    return shadow_verdict(evidence, settings.min_shadow_photos, settings.min_shadow_agreement)
+
+
 @task(task_run_name="promote {backbone} {method}", tags=["zerotag"])
-def promote_challenger(backbone: str, method: str, reason: str) -> Champion:
-    """Version the packaged model with DVC, and make it the champion. The last step is an atomic rename."""
+def promote_challenger(backbone: str, method: str, reason: str, shadow: bool) -> Champion:
+    """Version the packaged model with DVC, and make it the champion. The last step is an atomic rename.
+
+    Args:
+        backbone: of the model.
+        method: likewise.
+        reason: why it is promoted.
+        shadow: have it answer beside the champion instead.
+    """
     metrics = json.loads(Path(f"evaluation/{backbone}/{method}/metrics.json").read_text(encoding="utf-8"))
     trained_on = profile(Dataset.read(Path("prepared")))
     model, served, behaviour = Path(f"models/{backbone}/{method}"), Path("served"), Path("behaviour")
     record = keep(model, served, behaviour, trained_on, metrics, git_revision(), reason)
     add(record.folder())
-    promote(record)
+    (challenge if shadow else promote)(record)
     return record
 
 
@@ -95,7 +123,9 @@ def _retrain(force: bool) -> State:
     settings = from_params(RetrainSettings, read_params().get("retrain"), "retrain")
     if settings.version_data:
         add(Path("data"))
-    champion = read_champion()
+    champion, challenger = read_champion(), read_challenger()
+    if champion and challenger and (state := _settle(champion, challenger, settings)):
+        return state
     reasons, again = find_reasons(champion, settings)
     if force:
         reasons, again = ["forced", *reasons], True
@@ -116,12 +146,30 @@ def _retrain(force: bool) -> State:
         better, why = comparison.verdict(settings.margin, settings.zsl_tolerance)
     if better and (failed := check_challenger(backbone, method)):
         better, why = False, f"{why}, but it fails behaviour tests: {'; '.join(failed)}"
-    outcome = f"{backbone} {method} is promoted" if better else "the champion stays"
+    shadow = bool(champion and settings.min_shadow_photos)
+    promoted = f"{backbone} {method} answers beside the champion" if shadow else f"{backbone} {method} is promoted"
+    outcome = promoted if better else "the champion stays"
     if better:
-        promote_challenger(backbone, method, f"{'; '.join(reasons)}. {why}")
+        promote_challenger(backbone, method, f"{'; '.join(reasons)}. {why}", shadow)
     lines: list[Any] = [f"# {outcome}", "", f"{backbone} {method}: {why}.", "", *(f"- {reason}" for reason in reasons)]
     create_markdown_artifact("\n".join(lines), key="retrain")
-    return Completed(name="Promoted" if better else "Kept", message=f"{outcome}: {why}")
+    name = ("Shadowing" if shadow else "Promoted") if better else "Kept"
+    return Completed(name=name, message=f"{outcome}: {why}")
+
+
+def _settle(champion: Champion, challenger: Champion, settings: RetrainSettings) -> State | None:
+    """Promote or drop the model that answers beside the champion; None while it goes on."""
+    passed, why = judge_challenger(champion, challenger, settings)
+    if passed is None:
+        get_run_logger().info("%s waits for promotion: %s", challenger.id, why)
+        return None
+    if passed:
+        promote(challenger)
+    else:
+        drop_challenger()
+    outcome = f"{challenger.id} is promoted" if passed else f"{challenger.id} is dropped, and the champion stays"
+    create_markdown_artifact(f"# {outcome}\n\n{challenger.reason}\n\n{why}.", key="retrain")
+    return Completed(name="Promoted" if passed else "Kept", message=f"{outcome}: {why}")
 
 
 if __name__ == "__main__":

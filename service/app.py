@@ -52,8 +52,9 @@ from service.answers import (
 from service.gather import Gather
 from service.keywords import Keywords
 from service.limits import Limits, Slots
-from service.record import LATENCY, RequestLog
+from service.record import INDEXED, LATENCY, RequestLog, count_refused, reason_of
 from service.settings import ServeSettings
+from service.shadow import Shadow
 from zerotag.data.batches import cores
 from zerotag.data.photos import PHOTO_SUFFIXES, RAW_SUFFIXES, open_photo
 from zerotag.errors import ZerotagError
@@ -62,6 +63,7 @@ from zerotag.metadata.exiftool import ExiftoolError
 from zerotag.metadata.keywords import PhotoKeywords, sidecars
 from zerotag.metadata.vocabulary_file import VocabularyFile, read_vocabulary
 from zerotag.metadata.writing import KeywordError, ReadOnlyError
+from zerotag.registry.drift import training_profile
 from zerotag.samples import samples
 from zerotag.serving.card import model_card
 from zerotag.serving.index import Index, Where, open_index, search_words
@@ -132,7 +134,17 @@ class _Service:
 
     @cached_property
     def log(self) -> RequestLog:
-        return RequestLog(self.settings.path(self.settings.log) if self.settings.log else None, self.version)
+        folder = self.settings.path(self.settings.log) if self.settings.log else None
+        return RequestLog(folder, self.version, training_profile(self.tagger.folder))
+
+    @cached_property
+    def shadow(self) -> Shadow | None:
+        """The challenger that answers beside the model; None without one."""
+        if not self.settings.shadow:
+            return None
+        settings = self.settings
+        find = lambda: settings.challenger  # noqa: E731
+        return Shadow(self.tagger, find, settings.shadow_share, self.log, settings.max_pixels)
 
     @cached_property
     def vocabulary(self) -> VocabularyFile | None:
@@ -152,9 +164,21 @@ class _Service:
 
     def load(self) -> None:
         """Load everything before the first request."""
-        _ = self.tagger.lexicon_words, self.tagger.text_encoder, len(self.index), self.log, self.embed
+        _ = self.tagger.lexicon_words, self.tagger.text_encoder, len(self.index), self.log, self.embed, self.shadow
         if self.vocabulary:
             _ = self.own_words
+
+    def close(self) -> None:
+        """Stop what runs beside the requests."""
+        self.keywords.close()
+        if self.shadow:
+            self.shadow.close()
+
+    def tagged(self, seen: "_Embedded", asked: "_Asked") -> None:
+        """Record a tagged photo, and offer it to the challenger."""
+        self.log.tagged(seen.pixels, len(seen.photo.data), seen.tags, not asked.own, asked.task)
+        if self.shadow and asked.task == "all":
+            self.shadow.offer(seen.photo.data, seen.photo.name, seen.principal, asked.words)
 
     @property
     def root(self) -> Path:
@@ -312,7 +336,7 @@ class _Service:
             seconds = (time.perf_counter() - started) / len(group)
             for each, each.tags in zip(group, tags, strict=True):
                 _note("score", seconds, each.spent)
-                self.log.tagged(each.pixels, len(each.photo.data), each.tags, not asked.own, asked.task)
+                self.tagged(each, asked)
 
 
 @dataclass(frozen=True, eq=False)
@@ -456,7 +480,7 @@ def create_app(settings: ServeSettings) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(service.load)
         yield
-        await run_in_threadpool(service.keywords.close)
+        await run_in_threadpool(service.close)
 
     app = FastAPI(
         title="zerotag",
@@ -524,10 +548,10 @@ def create_app(settings: ServeSettings) -> FastAPI:
             answers.append(answer)
             if isinstance(seen, ZerotagError):
                 answer.error = str(seen)
-                service.log.refused(422, str(seen))
+                service.log.refused(422, reason_of(422, seen))
             elif isinstance(seen, HTTPException):
                 answer.error = seen.detail
-                service.log.refused(seen.status_code, seen.detail)
+                service.log.refused(seen.status_code, reason_of(seen.status_code))
             elif isinstance(seen, BaseException):
                 raise seen
             else:
@@ -634,6 +658,7 @@ def create_app(settings: ServeSettings) -> FastAPI:
             )
         except RemovalError as error:
             raise HTTPException(409, str(error)) from error
+        INDEXED.inc(done.added)
         return {**asdict(done), "indexed": service.indexed}
 
     @api.delete("/index", response_model=Removed, dependencies=[working])
@@ -711,23 +736,26 @@ def create_app(settings: ServeSettings) -> FastAPI:
 
     @app.exception_handler(ZerotagError)
     async def refuse(_: Request, error: ZerotagError) -> JSONResponse:
-        return problem(422, str(error))
+        return problem(422, str(error), reason_of(422, error))
 
     @app.exception_handler(RequestValidationError)
     async def refuse_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         kind = _content_type(request)
         wanted = "multipart/form-data" if request.url.path in _FORMS else "application/json"
         if request.method == "POST" and request.url.path != "/search" and kind != wanted:
-            return problem(415, _other_type(wanted, kind))
-        return problem(422, "; ".join(_explain(each) for each in error.errors()[:5]))
+            return problem(415, _other_type(wanted, kind), reason_of(415))
+        return problem(422, "; ".join(_explain(each) for each in error.errors()[:5]), reason_of(422))
 
     @app.exception_handler(HTTPException)
     async def refuse_http(_: Request, error: HTTPException) -> JSONResponse:
-        return problem(error.status_code, str(error.detail), error.headers)
+        return problem(error.status_code, str(error.detail), reason_of(error.status_code), error.headers)
 
-    def problem(status: int, reason: str, headers: Any = None) -> JSONResponse:
+    def problem(status: int, message: str, reason: str, headers: Any = None) -> JSONResponse:
         service.log.refused(status, reason)
-        return JSONResponse({"error": reason}, status, headers=headers)
+        return JSONResponse({"error": message}, status, headers=headers)
+
+    def refused_early(status: int) -> None:
+        count_refused(status, reason_of(status))
 
     app.include_router(api)
     app.mount("/docs/swagger", StaticFiles(packages=[("fastapi_swagger", "resources")]), name="swagger")
@@ -740,6 +768,7 @@ def create_app(settings: ServeSettings) -> FastAPI:
         body_bytes=body_bytes,
         body_seconds=settings.body_seconds,
         api_key=settings.api_key,
+        refused=refused_early,
     )
     if settings.cors:
         app.add_middleware(

@@ -2,7 +2,7 @@
 
 import asyncio
 import hmac
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from starlette.exceptions import HTTPException
@@ -52,14 +52,24 @@ class Limits:
         body_bytes: maximum size of a request body.
         body_seconds: maximum time for a request body to arrive.
         api_key: API key; empty for none.
+        refused: told the status of each request that is rejected here.
     """
 
-    def __init__(self, app: ASGIApp, connections: int, body_bytes: int, body_seconds: float, api_key: str):
+    def __init__(
+        self,
+        app: ASGIApp,
+        connections: int,
+        body_bytes: int,
+        body_seconds: float,
+        api_key: str,
+        refused: Callable[[int], None],
+    ):
         self._app = app
         self._slots = Slots(connections)
         self._bytes = body_bytes
         self._seconds = body_seconds
         self._key = api_key
+        self._refused = refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request, or reject it."""
@@ -72,6 +82,7 @@ class Limits:
                 await self._app(scope, self._limited(receive), send)
         except HTTPException as error:
             # Raised by this middleware only; the application handles its own exceptions.
+            self._refused(error.status_code)
             response = JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
             await response(scope, receive, send)
 

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from zerotag.data.batches import cores
-from zerotag.registry.champion import champion_package
+from zerotag.registry.champion import champion_package, read_challenger
 from zerotag.registry.served import package_to_serve
 from zerotag.settings import from_params, read_params
 
@@ -22,6 +22,11 @@ class ServeSettings:
     model: package folder, or bentoml:NAME:VERSION from BentoML's model store; registry for the champion's package,
         else served/, and each later champion's; empty for what is the champion's package at the start, else served/, if
         it was trained on photographs, else the starter.
+    shadow: a model that answers beside it, whose differences are counted: package folder, bentoml:NAME:VERSION, or
+        challenger for the one that waits for promotion (`retrain.min_shadow_photos`); empty for none.
+    shadow_share: share of the tagged photos that it answers, 0 to 1.
+    checkout: folder with champion.json, champions/, served/ and work/starter, where the model is looked for; empty for
+        the folder of the service's code.
     vocabulary: file of candidate tags for requests that name none (`zerotag.metadata.vocabulary_file`); empty for the
         model's vocabulary.
     host: address to listen on; localhost by default.
@@ -45,6 +50,9 @@ class ServeSettings:
     """
 
     model: str = ""
+    checkout: str = ""
+    shadow: str = ""
+    shadow_share: float = 0.1
     vocabulary: str = ""
     host: str = "127.0.0.1"
     port: int = 3000
@@ -79,6 +87,11 @@ class ServeSettings:
         return HOME / Path(given).expanduser()
 
     @property
+    def project(self) -> Path:
+        """The checkout where the model is looked for."""
+        return self.path(self.checkout) if self.checkout else HOME
+
+    @property
     def follows(self) -> bool:
         """Whether the service changes its model when the champion changes."""
         return self.model == "registry"
@@ -87,8 +100,16 @@ class ServeSettings:
     def package(self) -> Path:
         """Package folder of the deployed model."""
         if self.follows:
-            return champion_package(HOME)
-        return self.path(self.model) if self.model else package_to_serve(HOME)
+            return champion_package(self.project)
+        return self.path(self.model) if self.model else package_to_serve(self.project)
+
+    @property
+    def challenger(self) -> Path | None:
+        """Package folder of the model that answers beside the deployed one; None if there is none."""
+        if self.shadow == "challenger":
+            record = read_challenger(self.project)
+            return record.folder(self.project) / "served" if record else None
+        return self.path(self.shadow) if self.shadow else None
 
     @property
     def index_uri(self) -> str:

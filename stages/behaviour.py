@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -11,6 +12,7 @@ from zerotag.data.dataset import Dataset
 from zerotag.data.photos import open_photo, to_pixels
 from zerotag.errors import plain_exit
 from zerotag.evaluation.behaviour import BehaviourSettings, SamplePhoto, check_behaviour
+from zerotag.evaluation.report import ReportSettings, write_behaviour
 from zerotag.files import write_aside
 from zerotag.registry.behaviour import table
 from zerotag.samples import samples
@@ -47,8 +49,13 @@ def main() -> None:
     )
     with write_aside(Path("behaviour")) as draft:
         draft.mkdir()
-        result = {"model": tagger.info["version"], "checks": {name: each.content() for name, each in checks.items()}}
+        result: dict[str, Any] = {
+            "model": tagger.info["version"],
+            "checks": {name: each.content() for name, each in checks.items()},
+        }
         (draft / "behaviour.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        title = from_params(ReportSettings, params.get("report"), "report").title
+        write_behaviour(draft / "index.html", result["model"], result["checks"], title)
     print(table(Path("behaviour")))
 
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -13,11 +14,13 @@ from typing import Any
 
 import yaml
 
+from zerotag.data.dataset import Dataset
 from zerotag.errors import ZerotagError, plain_exit
 from zerotag.evaluation.calibration import Calibration
 from zerotag.extras import requirements
 from zerotag.files import write_aside
 from zerotag.packaging.text_encoder import export_text_encoder
+from zerotag.registry.drift import profile
 from zerotag.serving.package import PackageSettings, git_revision, write_package
 from zerotag.settings import from_params, read_params
 from zerotag.training.model import load_model
@@ -89,6 +92,7 @@ def main() -> None:
             info,
             size,
             encoder,
+            asdict(profile(Dataset.read(Path("prepared")))),
         )
     with write_aside(Path("bentos")) as draft:
         draft.mkdir()

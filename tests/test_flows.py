@@ -33,6 +33,14 @@ if _left.is_file() and int(_left.read_text()):
     raise SystemExit("the machine broke")
 """
 
+# What the service logs of a champion and the challenger beside it.
+SERVICE = """
+from pathlib import Path
+from service.record import RequestLog
+for agreement in (0.5, 1.0):
+    RequestLog(Path("work/requests"), "{0}").shadowed("{1}", agreement, 0.1, [], [])
+"""
+
 
 @dataclass(frozen=True)
 class Prefect:
@@ -305,8 +313,19 @@ def test_retrain_promotes_a_better_challenger_and_rolls_back(prefect: Prefect) -
     before = prefect.champion()
     prefect.change(lambda params: params["train"]["linear_probe"].update(epochs=8, learning_rate=1e-3))
     prefect.change(lambda params: params.update(backbones=["tf_efficientnet_lite0"]))
+    # It has to answer beside the champion first.
+    prefect.change(lambda params: params["retrain"].update(min_shadow_photos=2, min_shadow_agreement=0.5))
     run, output = prefect.run("retrain")
-    assert run["state_name"] == "Promoted", output
+    assert run["state_name"] == "Shadowing" and prefect.champion() == before, output
+    challenger = json.loads((prefect.project / "challenger.json").read_text())
+    versions = [f"zerotag:{each['id'].rpartition('-')[2]}" for each in (before or {}, challenger)]
+    (prefect.project / "work" / "service.py").write_text(SERVICE.format(*versions))
+    _, output = prefect.run("retrain", "retrain(); exec(open('work/service.py').read()); retrain()")
+    run, waiting = prefect.last("retrain")[:2]
+    assert waiting["state_name"] == "Skipped" and "0 of 2 photos answered beside the champion" in output
+    assert run["state_name"] == "Promoted" and "75% of the five best tags agree" in run["state"]["message"], output
+    assert set(prefect.tasks(run)) == {f"shadow of {(prefect.champion() or {})['id']}"}
+    prefect.change(lambda params: params["retrain"].update(min_shadow_photos=0))
     after = prefect.champion()
     assert before and after and after["previous"] == before["id"]
     assert after["metrics"]["gzsl"]["map"] > before["metrics"]["gzsl"]["map"]

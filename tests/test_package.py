@@ -12,10 +12,14 @@ import numpy as np
 import pytest
 import yaml
 from conftest import OTHER_WORDS, PROJECT, TAGS, encoded, serving
+from scipy.sparse import csr_matrix
 from stages.package import main
 
 import zerotag
+from zerotag.data.prepare import PrepareSettings, prepare
+from zerotag.data.sources.base import PhotoFile, Source
 from zerotag.extras import requirements
+from zerotag.registry.drift import training_profile
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +59,12 @@ def stages_before(folder: Path, trained: Path, packaged: Path, source: str) -> N
     }
     for name, content in evaluation.items():
         (folder / "evaluation/test_efficientnet/sdl" / f"{name}.json").write_text(json.dumps(content))
+    labels = csr_matrix(np.eye(3, len(TAGS), dtype=np.uint8))
+    for number in range(3):
+        (folder / f"{number}.jpg").write_bytes(encoded(number))
+    photos = [PhotoFile(folder / f"{number}.jpg") for number in range(3)]
+    source = Source(["0.jpg", "1.jpg", "2.jpg"], photos, TAGS, labels, np.array([True, True, False]))
+    prepare(source, PrepareSettings(workers=1), folder / "prepared", folder / "work")
     params = {"source": "scenes", "package": {"words": 15, "encoded_words": 10}, "serve": {}}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
 
@@ -64,6 +74,9 @@ def test_folder(workspace: Path) -> None:
     assert tagger.info["metrics"] == {"gzsl": {"map": 12.5}}
     assert {"training", "export", "git", "packages", "licences", "version"} <= set(tagger.info)
     assert tagger.lexicon_words == 15
+    # Against which the service watches its photos.
+    profile = training_profile(workspace / "served")
+    assert profile and len(profile.brightness) == len(profile.contrast) == 2 and profile.tags["sky"] == 0.5
     assert [each.tag for each in tagger.tag(encoded(), "photo", ["boat", "sky"])]
 
 

@@ -11,7 +11,7 @@ from conftest import PROJECT
 
 from zerotag.errors import ZerotagError
 from zerotag.registry import champion
-from zerotag.registry.champion import Champion, promote, roll_back
+from zerotag.registry.champion import Champion, challenge, promote, read_challenger, roll_back
 from zerotag.registry.releases import release
 
 
@@ -70,6 +70,21 @@ def test_what_was_promoted_without_a_tag_gets_none_of_other_files(project: Path)
     promote(kept(project, "two", "one"), project)
     assert roll_back(project) == first
     assert git(project, "tag").split() == ["zerotag#prod#1", "zerotag@v1.0.0"]
+
+
+def test_a_challenger_is_a_version_before_it_is_promoted(project: Path) -> None:
+    promote(kept(project, "one"), project)
+    challenge(two := kept(project, "two", "one"), project)
+    assert read_challenger(project) == two
+    assert git(project, "tag").split() == ["zerotag#prod#1", "zerotag#shadow#2", "zerotag@v1.0.0", "zerotag@v2.0.0"]
+    # As it will be promoted.
+    assert json.loads(git(project, "show", "zerotag#shadow#2:champion.json"))["id"] == "two"
+    assert json.loads((project / "champion.json").read_text())["id"] == "one"
+    (project / "dvc.lock").write_text("later")  # no longer what made it
+    promote(two, project)
+    assert read_challenger(project) is None
+    commits = {git(project, "rev-parse", f"{tag}^{{commit}}") for tag in ("zerotag#prod#3", "zerotag@v2.0.0")}
+    assert len(commits) == 1 and len(git(project, "tag").split()) == 5
 
 
 def test_outside_a_repository_there_are_no_tags(tmp_path: Path) -> None:

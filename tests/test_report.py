@@ -16,8 +16,9 @@ from zerotag.data.dataset import Dataset
 from zerotag.data.prepare import PrepareSettings, prepare
 from zerotag.data.sources.base import PhotoFile, Source
 from zerotag.errors import ZerotagError
+from zerotag.evaluation.behaviour import Check
 from zerotag.evaluation.calibration import Calibration
-from zerotag.evaluation.report import ReportSettings, Run, Starter, write_report
+from zerotag.evaluation.report import ReportSettings, Run, Starter, write_behaviour, write_report
 from zerotag.registry import served
 from zerotag.registry.choice import best_model
 from zerotag.samples import samples
@@ -127,7 +128,8 @@ def test_needs_nothing_from_outside(tmp_path: Path, dataset: Dataset, vocabulary
     write_report(tmp_path / "report", [run], run, CALIBRATION, dataset, vocabulary, STARTER, ReportSettings())
     page = (tmp_path / "report/index.html").read_text()
     assert not re.findall(r"<(?:script|link)\b|@import|url\(http", page)
-    page = re.sub(r'<a href="https://[^"]+">', "", page)  # of credits, to follow or not
+    # Of credits, to follow or not, and of the page beside it.
+    page = re.sub(r'<a href="(https://[^"]+|../behaviour/index.html)">', "", page)
     sources = re.findall(r'(?:src|xlink:href|href)="([^"]*)"', page)
     assert sources and all(source.startswith(("data:", "#")) for source in sources)
     assert all(re.findall(r'<img [^>]*alt="[^"]+"', page))
@@ -206,3 +208,35 @@ def test_the_best_model(tmp_path: Path) -> None:
         best_model(folder, ["vgg19", "resnet50"], ["sdl"], "gzsl.map")
     with pytest.raises(ZerotagError, match="backbones or methods is empty"):
         best_model(folder, [], ["sdl"], "gzsl.map")
+
+
+def test_behaviour_has_a_page_that_the_report_links(tmp_path: Path, dataset: Dataset, vocabulary: Vocabulary) -> None:
+    run = make_run(tmp_path, "sdl", 1.0)
+    settings = ReportSettings(title="My <photos>")
+    write_report(tmp_path / "report", [run], run, CALIBRATION, dataset, vocabulary, STARTER, settings)
+    assert 'href="../behaviour/index.html"' in (tmp_path / "report/index.html").read_text()
+    checks = {
+        "invariance.flip": Check(0.891, 0.7, 192),
+        "direction": Check(0.123, 0.7, 1279),
+        "minimal.samples": Check(0.67, None, 6),
+        "slices.rare_tags": Check(None, 0.3, 0),
+    }
+    (tmp_path / "behaviour").mkdir()
+    file = tmp_path / "behaviour/index.html"
+    contents = {name: check.content() for name, check in checks.items()}
+    write_behaviour(file, "0f3a", contents, settings.title)
+    page = file.read_text()
+    assert "Model 0f3a. It fails 1 of 3 tests" in page and "My &lt;photos&gt;" in page and "<photos>" not in page
+    rows = [re.sub(r"<[^>]*>", " ", row).split() for row in re.findall(r"<tr.*?</tr>", page, re.DOTALL)]
+    figures = [row for row in rows if row[0] != "test"]
+    assert figures == [
+        ["flip", "0.89", "0.70", "192", "passed"],
+        ["direction", "0.12", "0.70", "1,279", "FAILED"],
+        ["samples", "0.67", "6"],
+        ["rare", "tags", "none", "0.30", "0", "passed"],
+    ]
+    assert re.findall("<h2>(.*)</h2>", page) == ["Invariance", "Direction", "Minimal function", "Slices"]
+    links = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert links == ["../report/index.html"] and not re.findall(r"<(?:script|link)\b|@import", page)
+    write_behaviour(file, "0f3a", {"invariance.flip": contents["invariance.flip"]}, "a title")
+    assert "It passes the tests that have a bound, 1 of 1" in file.read_text()

@@ -442,6 +442,23 @@ def show() -> None:
 
 
 @champion_app.command()
+def challenger() -> None:
+    """Print the record of the model that answers beside the champion, and how it differed so far."""
+    with plain_exit():
+        from zerotag.registry.champion import CHALLENGER, read_challenger, read_champion
+        from zerotag.registry.reasons import RetrainSettings
+        from zerotag.registry.shadow import challenger_evidence
+        from zerotag.settings import from_params, read_params
+
+        champion, other = read_champion(), read_challenger()
+        if champion is None or other is None:
+            raise ZerotagError(f"{CHALLENGER}: no model answers beside the champion.")
+        settings = from_params(RetrainSettings, read_params().get("retrain"), "retrain")
+        evidence = challenger_evidence(Path(settings.requests), champion, other)
+        print(json.dumps({**asdict(other), "shadow": asdict(evidence)}, indent=2))
+
+
+@champion_app.command()
 def rollback() -> None:
     """Roll back to the previous champion."""
     with plain_exit():

@@ -55,7 +55,16 @@ _warnings = Lock()
 
 
 class PhotoError(ZerotagError):
-    """An unusable photo, with the reason."""
+    """An unusable photo, with the reason.
+
+    Args:
+        message: for people.
+        kind: for statistics: empty, not_an_image, too_large, corrupt or unread.
+    """
+
+    def __init__(self, message: str, kind: str = "unread"):
+        super().__init__(message)
+        self.kind = kind
 
 
 def open_photo(data: bytes, name: str, max_pixels: int = MAX_PIXELS, least_side: int = 0) -> Image.Image:
@@ -76,7 +85,7 @@ def open_photo(data: bytes, name: str, max_pixels: int = MAX_PIXELS, least_side:
         PhotoError: empty, not an image, truncated, or too large; the message names the photo and the fix.
     """
     if not data:
-        raise PhotoError(f"{name}: the file is empty. Replace or remove it.")
+        raise PhotoError(f"{name}: the file is empty. Replace or remove it.", "empty")
     try:
         if PurePath(name).suffix.lower() in RAW_SUFFIXES:
             return _open_raw(data, name, max_pixels, least_side)
@@ -84,14 +93,15 @@ def open_photo(data: bytes, name: str, max_pixels: int = MAX_PIXELS, least_side:
     except PhotoError:
         raise
     except UnidentifiedImageError as error:
-        raise PhotoError(f"{name}: not an image that can be read. Replace or remove it.") from error
+        raise PhotoError(f"{name}: not an image that can be read. Replace or remove it.", "not_an_image") from error
     except Image.DecompressionBombError as error:
-        raise PhotoError(f"{name}: exceeds the limit of {max_pixels:,} pixels. Downscale it.") from error
+        raise PhotoError(f"{name}: exceeds the limit of {max_pixels:,} pixels. Downscale it.", "too_large") from error
     except MemoryError as error:
-        raise PhotoError(f"{name}: too large for the memory that is left. Downscale it.") from error
+        raise PhotoError(f"{name}: too large for the memory that is left. Downscale it.", "too_large") from error
     except _UNREADABLE as error:
         reason = " ".join(str(error).split()).rstrip(".")  # in one line
-        raise PhotoError(f"{name}: corrupt or truncated ({reason}). Download it again or remove it.") from error
+        message = f"{name}: corrupt or truncated ({reason}). Download it again or remove it."
+        raise PhotoError(message, "corrupt") from error
 
 
 def time_taken(data: bytes, name: str) -> datetime | None:
@@ -168,7 +178,8 @@ def _opened(data: bytes, name: str) -> Image.Image:
 def _check_size(picture: Image.Image, name: str, limit: int) -> None:
     width, height = picture.size
     if width * height > limit:
-        raise PhotoError(f"{name}: {width} x {height} pixels exceed the limit of {limit:,}. Downscale it.")
+        message = f"{name}: {width} x {height} pixels exceed the limit of {limit:,}. Downscale it."
+        raise PhotoError(message, "too_large")
 
 
 def _open_raw(data: bytes, name: str, max_pixels: int, least_side: int) -> Image.Image:

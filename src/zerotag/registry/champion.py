@@ -3,6 +3,7 @@
 ::
 
     champion.json            the champion's record
+    challenger.json          the record of a model that answers beside it before it is promoted, if there is one
     champions/ID/            model/ (as trained), served/ (packaged), behaviour.json (its tests),
                              profile.json (its training data), record.json
 """
@@ -17,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 from zerotag.errors import ZerotagError
 from zerotag.files import write_aside
 from zerotag.registry.behaviour import failed_behaviour
-from zerotag.registry.releases import release
+from zerotag.registry.releases import PRODUCTION, SHADOW, release
 
 if TYPE_CHECKING:  # the service reads records without a profile's dependencies
     from zerotag.registry.drift import Profile
 
 RECORD = Path("champion.json")
+CHALLENGER = Path("challenger.json")
 FOLDER = Path("champions")
 
 
@@ -63,13 +65,25 @@ def read_champion(project: Path = Path()) -> Champion | None:
     Raises:
         ZerotagError: the record is corrupt, or its files are missing.
     """
-    file = project / RECORD
+    return _read_kept(project / RECORD, project)
+
+
+def read_challenger(project: Path = Path()) -> Champion | None:
+    """The record of the model that answers beside the champion, or None if there is none.
+
+    Raises:
+        ZerotagError: the record is corrupt, or its files are missing.
+    """
+    return _read_kept(project / CHALLENGER, project)
+
+
+def _read_kept(file: Path, project: Path) -> Champion | None:
     if not file.is_file():
         return None
     champion = _read_record(file)
     if not (champion.folder(project) / "model" / "model.json").is_file():
         raise ZerotagError(
-            f"{file}: the files of champion {champion.id} are missing. Restore them with "
+            f"{file}: the files of {champion.id} are missing. Restore them with "
             f"`dvc pull {FOLDER / champion.id}.dvc` or `dvc checkout`, or delete {file}."
         )
     return champion
@@ -147,9 +161,26 @@ def promote(record: Champion, project: Path = Path(), new: bool = True) -> None:
     Raises:
         ZerotagError: it is the champion, but Git could not tag it.
     """
-    with write_aside(project / RECORD) as draft:
-        draft.write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
-    release(record.id, [str(RECORD), f"{FOLDER / record.id}.dvc", str(FOLDER / ".gitignore")], project, new)
+    _write_record(record, project / RECORD)
+    challenger = project / CHALLENGER
+    if challenger.is_file() and _read_record(challenger).id == record.id:
+        challenger.unlink()
+    release(record.id, [str(RECORD), *_tracking(record)], project, new, PRODUCTION)
+
+
+def challenge(record: Champion, project: Path = Path()) -> None:
+    """Have a kept model answer beside the champion, in place of the challenger before; it is tagged as a champion is.
+
+    Raises:
+        ZerotagError: it is the challenger, but Git could not tag it.
+    """
+    _write_record(record, project / CHALLENGER)
+    release(record.id, _tracking(record), project, True, SHADOW, {str(RECORD): str(CHALLENGER)})
+
+
+def drop_challenger(project: Path = Path()) -> None:
+    """Let no model answer beside the champion any more; its files stay."""
+    (project / CHALLENGER).unlink(missing_ok=True)
 
 
 def roll_back(project: Path = Path()) -> Champion:
@@ -167,6 +198,15 @@ def roll_back(project: Path = Path()) -> Champion:
     before = _read_record(file)
     promote(before, project, new=False)
     return before
+
+
+def _tracking(record: Champion) -> list[str]:
+    return [f"{FOLDER / record.id}.dvc", str(FOLDER / ".gitignore")]
+
+
+def _write_record(record: Champion, file: Path) -> None:
+    with write_aside(file) as draft:
+        draft.write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
 
 
 def _read_record(file: Path) -> Champion:

@@ -1,17 +1,24 @@
 """Drift of current photos and tags from a model's training data."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zerotag.data.dataset import Dataset
 from zerotag.data.photos import open_photo
+from zerotag.registry.requests import logged
+
+if TYPE_CHECKING:  # the service watches drift without a dataset's dependencies
+    from zerotag.data.dataset import Dataset
 
 # Minimum sample size for drift of photos.
 ENOUGH = 50
+# In a package, or beside it in a champion's folder.
+PROFILE = "profile.json"
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class Profile:
         return cls(**json.loads(file.read_text(encoding="utf-8")))
 
 
-def profile(dataset: Dataset, photos: int = 500, seed: int = 0) -> Profile:
+def profile(dataset: "Dataset", photos: int = 500, seed: int = 0) -> Profile:
     """The profile of a dataset's training photos.
 
     Args:
@@ -55,6 +62,14 @@ def profile(dataset: Dataset, photos: int = 500, seed: int = 0) -> Profile:
     )
 
 
+def training_profile(package: Path) -> Profile | None:
+    """The profile of the photos that a packaged model was trained on; None if the package does not have it."""
+    for file in (package / PROFILE, package.parent / PROFILE):
+        if file.is_file():
+            return Profile.read(file)
+    return None
+
+
 def request_profile(log: Path, since: date) -> Profile:
     """The profile of photos tagged by the service; without tags, as requests are unlabelled.
 
@@ -62,13 +77,7 @@ def request_profile(log: Path, since: date) -> Profile:
         log: the service's request log, a folder of JSON Lines per day.
         since: the first day to include.
     """
-    lines = [
-        json.loads(line)
-        for file in sorted(log.glob("*.jsonl"))
-        if file.stem >= since.isoformat()
-        for line in file.read_text(encoding="utf-8").splitlines()
-        if '"event": "tag"' in line
-    ]
+    lines = list(logged(log, "tag", since))
     return Profile({}, [line["brightness"] for line in lines], [line["contrast"] for line in lines])
 
 
@@ -84,12 +93,14 @@ def photo_drift(then: Profile, now: Profile) -> float:
     """The larger Kolmogorov-Smirnov statistic of brightness and contrast, 0 to 1; 0 with too few photos."""
     if min(len(then.brightness), len(now.brightness)) < ENOUGH:
         return 0.0
-    from scipy.stats import ks_2samp  # slow to import
+    return max(distance(then.brightness, now.brightness), distance(then.contrast, now.contrast))
 
-    return max(
-        float(ks_2samp(then.brightness, now.brightness).statistic),
-        float(ks_2samp(then.contrast, now.contrast).statistic),
-    )
+
+def distance(first: Sequence[float], second: Sequence[float]) -> float:
+    """The Kolmogorov-Smirnov statistic of two samples: the largest difference of their shares below a value, 0 to 1."""
+    values = np.concatenate([first, second])
+    below = [np.searchsorted(np.sort(each), values, side="right") / len(each) for each in (first, second)]
+    return float(np.abs(below[0] - below[1]).max())
 
 
 def drift_reasons(then: Profile, now: Profile, asked: Profile, most_tags: float, most_photos: float) -> list[str]:

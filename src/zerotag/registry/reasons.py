@@ -21,6 +21,9 @@ class RetrainSettings:
     requests: the service's request log.
     version_data: run `dvc add data` first, so that photos and keywords that changed since are a reason; Git then shows
         data.dvc as modified.
+    min_shadow_photos: number of photos that a challenger answers beside the champion before it is promoted (the
+        service's setting `shadow: challenger`); 0 to promote it at once.
+    min_shadow_agreement: share of the champion's five best tags that have to be the challenger's as well, 0 to 1.
     """
 
     margin: float = 0.5
@@ -32,6 +35,8 @@ class RetrainSettings:
     drift_rest_days: float = 7.0
     requests: str = "work/requests"
     version_data: bool = False
+    min_shadow_photos: int = 0
+    min_shadow_agreement: float = 0.0
 
 
 def age_or_drift(trained: datetime, champion: Path, dataset: Dataset, settings: RetrainSettings) -> list[str]:

@@ -4,6 +4,7 @@
 
     zerotag@v3.0.0     the third champion; the tag's commit holds dvc.lock and champion.json as they were promoted
     zerotag#prod#4     from then on, the version of the same commit is in production; the last such tag counts
+    zerotag#shadow#5   likewise, it answers beside the champion; its commit, too, is as it will be promoted
 
 A tag is on a commit of its own, a child of the current one, so that neither the branch nor the index changes.
 `dvc artifacts get URL zerotag --stage prod` fetches the package from any other folder.
@@ -12,24 +13,34 @@ A tag is on a commit of its own, a child of the current one, so that neither the
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from zerotag.errors import ZerotagError
 
-ARTIFACT, STAGE = "zerotag", "prod"
+ARTIFACT, PRODUCTION, SHADOW = "zerotag", "prod", "shadow"
 _NAME = {"GIT_AUTHOR_NAME": "zerotag", "GIT_AUTHOR_EMAIL": "zerotag@localhost"}
 _NAME |= {name.replace("AUTHOR", "COMMITTER"): value for name, value in _NAME.items()}
 
 
-def release(champion: str, files: list[str], project: Path = Path(), new: bool = True) -> str:
-    """Tag a champion as in production, and as a version if it is none yet.
+def release(
+    champion: str,
+    files: list[str],
+    project: Path = Path(),
+    new: bool = True,
+    stage: str = PRODUCTION,
+    renamed: Mapping[str, str] | None = None,
+) -> str:
+    """Tag a kept model as in a stage, such as production, and as a version if it is none yet.
 
     Args:
         champion: its id.
         files: untracked files that belong to its version, such as its record; those that are missing are left out.
         project: the project folder.
         new: whether dvc.lock and the code are as they made it; otherwise no version is made of them.
+        stage: prod or shadow.
+        renamed: files that are others in its version, by their names there.
 
     Returns:
         The version, such as v3.0.0; empty if it has none, as outside the root of a Git repository with a commit.
@@ -46,10 +57,13 @@ def release(champion: str, files: list[str], project: Path = Path(), new: bool =
     if not name:
         numbers = [int(tag.partition("@v")[2].partition(".")[0]) for tag in versions]
         name = f"{ARTIFACT}@v{max(numbers, default=0) + 1}.0.0"
-        _git(project, "tag", "--annotate", "--message", champion, name, _commit(project, champion, files))
-    counts = [int(tag.rpartition("#")[2]) for tag in _tags(project, f"{ARTIFACT}#{STAGE}#*")]
-    stage = f"{ARTIFACT}#{STAGE}#{max(counts, default=0) + 1}"
-    _git(project, "tag", "--annotate", "--message", champion, stage, f"{name}^{{commit}}")
+        _git(
+            project, "tag", "--annotate", "--message", champion, name, _commit(project, champion, files, renamed or {})
+        )
+    # GTO counts the tags of all stages together.
+    counts = [int(tag.rpartition("#")[2]) for tag in _tags(project, f"{ARTIFACT}#*#*")]
+    tag = f"{ARTIFACT}#{stage}#{max(counts, default=0) + 1}"
+    _git(project, "tag", "--annotate", "--message", champion, tag, f"{name}^{{commit}}")
     return name.partition("@")[2]
 
 
@@ -59,13 +73,16 @@ def _tags(project: Path, pattern: str) -> dict[str, str]:
     return {name: subject for name, _, subject in (line.partition(" ") for line in listed.splitlines())}
 
 
-def _commit(project: Path, champion: str, files: list[str]) -> str:
+def _commit(project: Path, champion: str, files: list[str], renamed: Mapping[str, str]) -> str:
     """Commit the tracked files as they are, and some others, without a change of the branch or the index."""
     with TemporaryDirectory() as folder:
         copy = shutil.copy(project / _git(project, "rev-parse", "--git-path", "index"), folder)
         index = {"GIT_INDEX_FILE": copy}
         _git(project, "add", "--update", ".", **index)
         _git(project, "add", "--force", "--", *(file for file in files if (project / file).is_file()), **index)
+        for name, file in renamed.items():
+            content = _git(project, "hash-object", "-w", file)
+            _git(project, "update-index", "--add", "--cacheinfo", f"100644,{content},{name}", **index)
         tree = _git(project, "write-tree", **index)
     return _git(project, "commit-tree", "-p", "HEAD", "-m", f"Champion {champion}", tree)
 

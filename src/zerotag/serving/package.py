@@ -11,6 +11,8 @@
     lexicon.txt        W words for open-vocabulary look-up, one per line, most frequent first
     lexicon.npy        (W, d) float16 word vectors of the lexicon, not lifted
     calibration.json   mapping from scores to probabilities, by tag
+    profile.json       brightness and contrast of training photos, and how frequent tags are there
+                       (`zerotag.registry.drift`), against which the service watches its photos
     encoder/           the text encoder that the word vectors come from, for phrases (`zerotag.serving.text_encoder`):
                        model.onnx, tokenizer.json, encoder.json; only for sentence-transformers models
 """
@@ -18,6 +20,7 @@
 import json
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +60,7 @@ def write_package(
     info: dict[str, Any],
     words: int = 400_000,
     encoder: Path | None = None,
+    profile: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a package folder atomically.
 
@@ -69,6 +73,7 @@ def write_package(
         info: content of tagger.json.
         words: number of words taken from the lexicon.
         encoder: folder written by `zerotag.packaging.text_encoder`; None if phrases are averaged from their parts.
+        profile: content of profile.json; None to leave it out.
     """
     with write_aside(folder) as draft:
         draft.mkdir()
@@ -77,6 +82,8 @@ def write_package(
         (draft / "calibration.json").write_text(json.dumps(calibration.content(), indent=1) + "\n", encoding="utf-8")
         card = model_card(info, calibration.figures, int(vocabulary.seen.sum()), len(vocabulary.tags))
         (draft / CARD).write_text(card, encoding="utf-8")
+        if profile:
+            (draft / "profile.json").write_text(json.dumps(profile) + "\n", encoding="utf-8")
         vocabulary.write(draft)
         write_lexicon(lexicon, draft, words)
         if encoder:

@@ -7,6 +7,7 @@ tags. It also writes `table1.csv` and the learning curves as CSV files for `dvc 
 import base64
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,11 +132,7 @@ def write_report(
         starter: tagged sample photographs.
         settings: title and sizes.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("zerotag.evaluation.report", ""), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["figure"] = figure_text
-    page = environment.get_template("page.html.j2")
+    page = _template("page.html.j2")
     diversity = _diversity(dataset, vocabulary, settings)
     trained = [run for run in runs if run.trained]
     figures = {column: [run.metrics[column[0]][column[1]] for run in runs] for column in COLUMNS}
@@ -175,6 +172,50 @@ def write_report(
         (draft / "curves").mkdir()
         for run in trained:  # `dvc plots` cannot draw an empty table
             run.curve.to_csv(draft / "curves" / f"{run.info['backbone']}-{run.info['method']}.csv", index=False)
+
+
+_BEHAVIOUR = {
+    "invariance": ("Invariance", "Of the five best tags, the share that stays when photos are altered."),
+    "direction": ("Direction", "Photos of a word on which nothing more specific that is not there is far ahead of it."),
+    "minimal": ("Minimal function", "Tags that are among the ten best of a clear photo of them."),
+    "slices": ("Slices", "Tags that are among the ten best, of all photos and of parts of them."),
+}
+
+
+def write_behaviour(file: Path, model: str, checks: Mapping[str, Mapping[str, Any]], title: str) -> None:
+    """Write the page of behaviour tests, which the report links.
+
+    Args:
+        file: output file, beside the report's folder.
+        model: version of the packaged model.
+        checks: figure, least, cases and passed of each test by name, GROUP or GROUP.TEST, as in behaviour.json.
+        title: of the report.
+    """
+    groups = []
+    for group, (heading, text) in _BEHAVIOUR.items():
+        rows = [
+            {"name": (name.partition(".")[2] or name).replace("_", " "), **check}
+            for name, check in checks.items()
+            if name.partition(".")[0] == group
+        ]
+        if rows:
+            groups.append({"title": heading, "text": text, "rows": rows})
+    html = _template("behaviour.html.j2").render(
+        title=title,
+        model=model,
+        groups=groups,
+        failed=sum(not check["passed"] for check in checks.values()),
+        bounded=sum(check["least"] is not None for check in checks.values()),
+    )
+    file.write_text(html, encoding="utf-8")
+
+
+def _template(name: str) -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("zerotag.evaluation.report", ""), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["figure"] = figure_text
+    return environment.get_template(name)
 
 
 def _table(runs: list[Run]) -> pd.DataFrame:
