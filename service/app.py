@@ -143,8 +143,7 @@ class _Service:
         if not self.settings.shadow:
             return None
         settings = self.settings
-        find = lambda: settings.challenger  # noqa: E731
-        return Shadow(self.tagger, find, settings.shadow_share, self.log, settings.max_pixels)
+        return Shadow(self.tagger, lambda: settings.challenger, settings.shadow_share, self.log, settings.max_pixels)
 
     @cached_property
     def vocabulary(self) -> VocabularyFile | None:

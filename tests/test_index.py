@@ -86,7 +86,7 @@ def make_album(root: Path, photos: int) -> None:
 
 
 def test_update(packaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zerotag.serving.update._BATCH", 32)
+    monkeypatch.setattr("zerotag.serving.update.BATCH", 32)
     make_album(tmp_path / "photos", 50)
     (tmp_path / "photos" / "bad.jpg").write_bytes(b"no picture")
     tagger = zerotag.Tagger(packaged)

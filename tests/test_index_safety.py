@@ -168,7 +168,7 @@ def test_moved_photos_keep_their_vectors(index: Index, tagger: zerotag.Tagger, t
 
 
 def test_a_moved_folder(index: Index, tagger: zerotag.Tagger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zerotag.serving.update._BATCH", 32)
+    monkeypatch.setattr("zerotag.serving.update.BATCH", 32)
     folder = make(tmp_path / "photos", 40)
     update(index, tagger, folder, [""])
     moved = folder.rename(tmp_path / "pictures")

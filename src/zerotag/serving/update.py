@@ -22,7 +22,7 @@ from zerotag.serving.tagger import Tagger
 
 # Photos embedded and committed together: the most that an interruption can lose. A commit takes 10 ms of a core, be it
 # of 32 photos or of 128.
-_BATCH = 128
+BATCH = 128
 # New photos after which their small files are compacted while the update goes on.
 _TIDIED = 20_000
 # An update that would remove more than this share of a folder's photos is refused: more likely a drive is missing.
@@ -321,7 +321,7 @@ def _embed(
     if not todo:
         return arrived
     done = 0
-    with closing(network_batches(todo, read, matrices_of, _BATCH, tagger.at_once)) as batches:
+    with closing(network_batches(todo, read, matrices_of, BATCH, tagger.at_once)) as batches:
         while done < len(todo):
             if not in_time():
                 progress.remaining = len(todo) - done
