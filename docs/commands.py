@@ -281,7 +281,7 @@ def prepare(folder: Path) -> Place:
     place.renamed["get URL"] = f"get {remote}"
     place.run(f"git init -q && git add -A && git commit -qm start && git init -q --bare {remote}")
     place.run(f"git remote add origin {remote} && dvc remote add -q -d store {folder / 'store'}")
-    place.run("git commit -qam remote")
+    place.run("git commit -qam remote && git push -q -u origin HEAD")
     return place
 
 

@@ -291,6 +291,7 @@ def test_a_challenger_that_fails_behaviour_tests_is_not_promoted(prefect: Prefec
     assert run["state_name"] == "Kept" and prefect.champion() is None, output
     assert "fails behaviour tests: minimal.photos is" in run["state"]["message"]
     assert "| minimal.photos |" in prefect.artifacts(run)["behaviour"]["data"]
+    assert "FAILED" in (prefect.project / "behaviour" / "index.html").read_text()
     prefect.change(lambda params: params["behaviour"].update(minimal=0.0))
 
 
