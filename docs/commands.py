@@ -246,7 +246,16 @@ def prepare(folder: Path) -> Place:
         shutil.copytree(PROJECT / name, project / name, ignore=_IGNORED)
     (project / ".dvc").mkdir()
     (project / "work").mkdir()
-    for name in ("dvc.yaml", "pyproject.toml", "params.yaml", "data.dvc", ".dvcignore", ".gitignore", ".dvc/config"):
+    for name in (
+        "dvc.yaml",
+        "prefect.yaml",
+        "pyproject.toml",
+        "params.yaml",
+        "data.dvc",
+        ".dvcignore",
+        ".gitignore",
+        ".dvc/config",
+    ):
         shutil.copy(PROJECT / name, project / name)
     (project / "data.version").symlink_to("data.dvc")
     params = yaml.safe_load((project / "params.yaml").read_text())

@@ -1,4 +1,4 @@
-"""Serve the deployments: `python -m flows.deploy` also starts a Prefect server if PREFECT_API_URL is not set."""
+"""Serve the deployments of prefect.yaml; `python -m flows.deploy` starts a server unless PREFECT_API_URL is set."""
 
 import os
 import signal
@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from prefect import serve
-from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
-from prefect.deployments.runner import EntrypointType
-
-from flows.evaluate import evaluate_model
-from flows.retrain import retrain
-from flows.settings import read_flow_settings
-from flows.train import train
+import yaml
+from prefect import Flow, serve
+from prefect.client.schemas.objects import ConcurrencyLimitConfig
+from prefect.deployments.runner import EntrypointType, RunnerDeployment
+from prefect.flows import load_flow_from_entrypoint
+from prefect.schedules import Cron
 
 PORT = os.environ.get("ZEROTAG_PREFECT_PORT", "4200")
 
@@ -26,17 +24,23 @@ def main() -> None:
     if "PREFECT_API_URL" not in os.environ:
         with_server()
         return
-    module = EntrypointType.MODULE_PATH
-    waits = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
-    gives_way = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
-    common: Any = {"tags": ["zerotag"], "entrypoint_type": module}
-    cron = read_flow_settings().cron
-    deployments: Any = [
-        train.to_deployment("on-demand", concurrency_limit=waits, **common),
-        evaluate_model.to_deployment("on-demand", concurrency_limit=waits, **common),
-        retrain.to_deployment("nightly", concurrency_limit=gives_way, cron=cron, **common),
-    ]
-    serve(*deployments)
+    serve(*deployments())
+
+
+def deployments() -> list[RunnerDeployment]:
+    """The deployments of prefect.yaml, whatever its work pool."""
+    found = []
+    for given in yaml.safe_load(Path("prefect.yaml").read_text(encoding="utf-8"))["deployments"]:
+        flow: Flow[..., Any] = load_flow_from_entrypoint(given["entrypoint"])
+        made: Any = flow.to_deployment(
+            given["name"],
+            tags=given["tags"],
+            schedules=[Cron(each["cron"], timezone=each["timezone"]) for each in given.get("schedules", [])],
+            concurrency_limit=ConcurrencyLimitConfig(**given["concurrency_limit"]),
+            entrypoint_type=EntrypointType.MODULE_PATH,
+        )
+        found.append(made)
+    return found
 
 
 def with_server() -> None:

@@ -20,6 +20,7 @@ from prefect.logging import get_run_logger
 
 from zerotag.errors import ZerotagError
 from zerotag.files import write_aside
+from zerotag.stores import s3_remedy
 
 # Only one flow at a time runs in a checkout.
 LOCK = Path("work/flow.lock")
@@ -51,7 +52,7 @@ def repro(
     """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     child = subprocess.Popen(
-        [*_DVC, "repro", *options, *targets],
+        [*_DVC, "--wait-for-lock", "repro", *options, *targets],
         cwd=folder,
         env={**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", **(environment or {})},
         stdout=subprocess.PIPE,
@@ -62,7 +63,7 @@ def repro(
     )
     # Blocks on the pipe while this process is alive, and kills the stages when it closes.
     watch = subprocess.Popen(
-        ["sh", "-c", f"read _; kill -KILL -- -{child.pid}"], stdin=subprocess.PIPE, start_new_session=True
+        ["sh", "-c", f"read _; kill -KILL -{child.pid}"], stdin=subprocess.PIPE, start_new_session=True
     )
     try:
         said = _follow(child)
@@ -119,7 +120,17 @@ def _flatten(names: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def add(folder: Path) -> None:
     """Version a folder with `dvc add`; Git tracks FOLDER.dvc."""
-    _dvc("add", "--quiet", str(folder))
+    _dvc("add", str(folder))
+
+
+def push() -> None:
+    """Push all outputs and champions to DVC's remote."""
+    _dvc("push")
+
+
+def pull(targets: list[str], champion: Path) -> None:
+    """Fetch a champion, and the outputs of stages and those before as dvc.lock has them, from DVC's cache or remote."""
+    _dvc("pull", "--force", "--with-deps", f"{champion}.dvc", *targets)
 
 
 def workspace(folder: Path, params: dict[str, Any]) -> Path:
@@ -145,11 +156,12 @@ def workspace(folder: Path, params: dict[str, Any]) -> Path:
 
 def fetch_model(model: str, revision: str, target: Path) -> None:
     """Download a model from a Git revision with `dvc get`."""
-    _dvc("get", ".", model, "--rev", revision, "--out", str(target), "--quiet")
+    _dvc("get", ".", model, "--rev", revision, "--out", str(target))
 
 
 def _dvc(*arguments: str, folder: Path = Path()) -> str:
     done = subprocess.run([*_DVC, *arguments], cwd=folder, capture_output=True, text=True)
     if done.returncode:
-        raise ZerotagError(f"dvc {' '.join(arguments)} failed:\n{done.stderr.strip()}")
+        said = done.stderr.strip()
+        raise ZerotagError(f"dvc {' '.join(arguments)} failed:\n{said}\n{s3_remedy(said)}".rstrip())
     return done.stdout

@@ -14,15 +14,17 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed, State
 
 from flows.alerts import alert
-from flows.pipeline import LOCK, add, changes, repro, stamped
+from flows.pipeline import LOCK, add, changes, pull, push, repro, stamped
 from flows.train import train_models
 from zerotag.data.dataset import Dataset
 from zerotag.files import hold
 from zerotag.registry.behaviour import failed_behaviour, table
 from zerotag.registry.champion import (
+    FOLDER,
     Champion,
     challenge,
     drop_challenger,
+    follow,
     keep,
     promote,
     read_challenger,
@@ -31,6 +33,7 @@ from zerotag.registry.champion import (
 from zerotag.registry.choice import best_model
 from zerotag.registry.drift import profile
 from zerotag.registry.reasons import RetrainSettings, age_or_drift
+from zerotag.registry.releases import push as push_tags
 from zerotag.registry.shadow import challenger_evidence, shadow_verdict
 from zerotag.serving.package import git_revision
 from zerotag.settings import from_params, read_params
@@ -42,9 +45,7 @@ if TYPE_CHECKING:
 @task(task_run_name="reasons", tags=["zerotag"])
 def find_reasons(champion: Champion | None, settings: RetrainSettings) -> tuple[list[str], bool]:
     """Find reasons to retrain, and whether to force training because DVC finds no change."""
-    params = read_params()
-    targets = [f"evaluate@{backbone}-{method}" for backbone in params["backbones"] for method in params["methods"]]
-    changed = [f"changed: {what}" for what in changes(targets)]
+    changed = [f"changed: {what}" for what in changes(_evaluations())]
     if champion is None:
         return ["there is no champion yet", *changed], False
     if changed:
@@ -52,6 +53,26 @@ def find_reasons(champion: Champion | None, settings: RetrainSettings) -> tuple[
     dates = [json.loads(file.read_text())["date"] for file in Path("models").glob("*/*/model.json")]
     trained = max(map(datetime.fromisoformat, dates))
     return age_or_drift(trained, champion.folder(), Dataset.read(Path("prepared")), settings), True
+
+
+def _evaluations() -> list[str]:
+    params = read_params()
+    return [f"evaluate@{backbone}-{method}" for backbone in params["backbones"] for method in params["methods"]]
+
+
+@task(task_run_name="champion of {remote}", tags=["zerotag"])
+def follow_champion(remote: str) -> None:
+    """Take over the champion that another checkout promoted, with the outputs that it was made of."""
+    if name := follow(remote):
+        pull(_evaluations(), FOLDER / name)
+        get_run_logger().info("champion %s was promoted in another checkout", name)
+
+
+@task(task_run_name="champion to {remote}", tags=["zerotag"])
+def share_champion(remote: str) -> None:
+    """Push the champion: first the files, so that no other checkout sees a tag without them."""
+    push()
+    push_tags(remote)
 
 
 @task(task_run_name="champion against {backbone} {method}", tags=["zerotag"])
@@ -123,6 +144,8 @@ def _retrain(force: bool) -> State:
     settings = from_params(RetrainSettings, read_params().get("retrain"), "retrain")
     if settings.version_data:
         add(Path("data"))
+    if settings.git_remote:
+        follow_champion(settings.git_remote)
     champion, challenger = read_champion(), read_challenger()
     if champion and challenger and (state := _settle(champion, challenger, settings)):
         return state
@@ -151,6 +174,8 @@ def _retrain(force: bool) -> State:
     outcome = promoted if better else "the champion stays"
     if better:
         promote_challenger(backbone, method, f"{'; '.join(reasons)}. {why}", shadow)
+        if settings.git_remote:
+            share_champion(settings.git_remote)
     lines: list[Any] = [f"# {outcome}", "", f"{backbone} {method}: {why}.", "", *(f"- {reason}" for reason in reasons)]
     create_markdown_artifact("\n".join(lines), key="retrain")
     name = ("Shadowing" if shadow else "Promoted") if better else "Kept"
@@ -165,6 +190,8 @@ def _settle(champion: Champion, challenger: Champion, settings: RetrainSettings)
         return None
     if passed:
         promote(challenger)
+        if settings.git_remote:
+            share_champion(settings.git_remote)
     else:
         drop_challenger()
     outcome = f"{challenger.id} is promoted" if passed else f"{challenger.id} is dropped, and the champion stays"

@@ -2,7 +2,10 @@
 
 import json
 import socket
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from prefect.states import Completed, Failed, State
 
 from flows.alerts import alert
 from flows.pipeline import LOCK, repro, stamped
+from flows.runners import task_runner
 from flows.settings import read_flow_settings
 from zerotag.evaluation.metrics import figure_text
 from zerotag.files import hold
@@ -29,6 +33,9 @@ from zerotag.training.devices import count_gpus, one_gpu, runs_at_once
 
 # One concurrency limit per machine, since all its checkouts share the GPUs.
 LIMIT = f"zerotag-training-{socket.gethostname()}"
+# Without the stages before, which are up to date: to look at them again, DVC would want their outputs for itself, which
+# other trainings read.
+ALONE = ("--single-item",)
 
 
 @task(task_run_name="data, words, split, validation", tags=["zerotag", "validation"])
@@ -48,26 +55,48 @@ def _at_once() -> int:
     return read_flow_settings().runs_at_once or runs_at_once(read_params()["train"]["launcher"])
 
 
-def _slot(limit: str) -> AbstractContextManager[None]:
-    # A short lease, so that a killed run's slot is released within about a minute.
-    return concurrency(limit, lease_duration=60, strict=True)
+@dataclass(frozen=True)
+class Place:
+    """Where models train: the checkout, how many at once, and Prefect's concurrency limit that counts them."""
+
+    checkout: Path
+    at_once: int
+    limit: str
+
+    @contextmanager
+    def turn(self, name: str) -> Iterator[dict[str, str]]:
+        """Wait until it is our turn; yields environment variables for the stages.
+
+        Args:
+            name: of what runs. A node may still be at it for a flow that was killed.
+        """
+        work = self.checkout / "work"
+        gpus = count_gpus() if self.at_once > 1 else 0
+        with (
+            hold(work / f"flow-{name}.lock", name, wait=True),
+            # A short lease, so that a killed run's slot is released within about a minute.
+            concurrency(self.limit, lease_duration=60, strict=True),
+            # The machines of a cluster share the folder, but not the GPUs.
+            one_gpu(work / socket.gethostname(), gpus) as environment,
+        ):
+            yield environment
 
 
 @task(task_run_name="features {backbone}", tags=["zerotag", "training"])
-def features(backbone: str, limit: str) -> None:
+def features(backbone: str, place: Place) -> None:
     """Run the features stage first, since all methods share it."""
-    with _slot(limit), one_gpu(Path("work"), count_gpus() if _at_once() > 1 else 0) as environment:
-        repro(f"features@{backbone}", environment=environment)
+    with place.turn(f"features-{backbone}") as environment:
+        repro(f"features@{backbone}", options=ALONE, folder=place.checkout, environment=environment)
 
 
 @task(task_run_name="{backbone} {method}", tags=["zerotag", "training"])
-def train_and_evaluate(backbone: str, method: str, force: bool, limit: str) -> dict[str, Any]:
+def train_and_evaluate(backbone: str, method: str, force: bool, place: Place) -> dict[str, Any]:
     """Run the train and evaluate stages of one model. A retry resumes from the last checkpoint."""
-    with _slot(limit), one_gpu(Path("work"), count_gpus() if _at_once() > 1 else 0) as environment:
-        if force:
-            repro(f"train@{backbone}-{method}", options=("--force", "--single-item"), environment=environment)
-        repro(f"evaluate@{backbone}-{method}", environment=environment)
-    return json.loads(Path(f"evaluation/{backbone}/{method}/metrics.json").read_text(encoding="utf-8"))
+    with place.turn(f"{backbone}-{method}") as environment:
+        run = partial(repro, folder=place.checkout, environment=environment)
+        run(f"train@{backbone}-{method}", options=("--force", *ALONE) if force else ALONE)
+        run(f"evaluate@{backbone}-{method}", options=ALONE)
+    return json.loads((place.checkout / f"evaluation/{backbone}/{method}/metrics.json").read_text(encoding="utf-8"))
 
 
 def train_models(force: bool) -> State:
@@ -77,27 +106,33 @@ def train_models(force: bool) -> State:
         force: train even if nothing changed.
     """
     params, settings = read_params(), read_flow_settings()
+    place = Place(Path.cwd(), _at_once(), LIMIT)
     with get_client(sync_client=True) as client:
-        client.upsert_global_concurrency_limit_by_name(LIMIT, _at_once())
+        client.upsert_global_concurrency_limit_by_name(place.limit, place.at_once)
     retrying: dict[str, Any] = {
         "retries": settings.retries,
         "retry_delay_seconds": [settings.retry_seconds * 2**number for number in range(settings.retries)],
     }
     validate()
-    first = {each: features.with_options(**retrying).submit(each, LIMIT) for each in params["backbones"]}
-    model: Any = train_and_evaluate.with_options(**retrying)
-    runs = {
-        model.submit(backbone, method, force, LIMIT, wait_for=[first[backbone]]): (backbone, method)
-        for backbone in params["backbones"]
-        for method in params["methods"]
-    }
     progress: Any = create_progress_artifact(0.0, key="models", description="models trained and evaluated")
     done: dict[tuple[str, str], dict[str, Any]] = {}
-    for number, run in enumerate(as_completed(list(runs)), start=1):
-        run.wait()
-        if run.state.is_completed():
-            done[runs[run]] = run.result()
-        update_progress_artifact(progress, 100 * number / len(runs))
+    with task_runner(settings.runner, place.at_once) as runner:
+        first, model = features.with_options(**retrying), train_and_evaluate.with_options(**retrying)
+        prepared = {each: runner.submit(first, {"backbone": each, "place": place}) for each in params["backbones"]}
+        runs = {
+            runner.submit(
+                model,
+                {"backbone": backbone, "method": method, "force": force, "place": place},
+                wait_for=[prepared[backbone]],
+            ): (backbone, method)
+            for backbone in params["backbones"]
+            for method in params["methods"]
+        }
+        for number, run in enumerate(as_completed(list(runs)), start=1):
+            run.wait()
+            if run.state.is_completed():
+                done[runs[run]] = run.result()
+            update_progress_artifact(progress, 100 * number / len(runs))
     failed = {model: run.state for run, model in runs.items() if model not in done}
     if not failed:
         repro("report")

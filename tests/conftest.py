@@ -31,7 +31,14 @@ OTHER_WORDS = ["boat", "lighthouse", "zebra", "tractor", "guitar", "cloud", "riv
 # The training folder of the small model, below the folder of all models.
 MODEL = Path("test_efficientnet/sdl")
 # Begun first, so that no worker is left alone with one of them in the end.
-LONGEST = ("test_flows.py", "test_install.py", "test_training.py", "test_starter.py", "test_stages.py")
+LONGEST = (
+    "test_flows.py",
+    "test_servers.py",
+    "test_install.py",
+    "test_training.py",
+    "test_starter.py",
+    "test_stages.py",
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:

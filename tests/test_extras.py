@@ -14,10 +14,10 @@ from zerotag.extras import extra_of, requirements
 
 # What stands in a folder, and the extras that bring what it imports.
 ROOMS = {
-    "src": ("train",),
+    "src": ("train", "cluster"),
     "service": ("serve",),
     "stages": ("train", "serve"),  # the stage package builds a Bento
-    "flows": ("flows",),
+    "flows": ("flows", "cluster"),
     "tests": ("all",),
     "docs": ("all",),
     "benchmarks": ("all",),
@@ -57,7 +57,16 @@ def test_every_import_is_brought(folder: str, installed: dict[str, set[str]]) ->
 
 
 def test_which_extra() -> None:
-    expected = {"torch": "train", "prefect": "flows", "bentoml": "serve", "pytest": "dev", "numpy": None, "os": None}
+    expected = {
+        "torch": "train",
+        "prefect": "flows",
+        "bentoml": "serve",
+        "prefect_dask": "cluster",
+        "dvc_s3": "s3",
+        "pytest": "dev",
+        "numpy": None,
+        "os": None,
+    }
     assert {module: extra_of(module) for module in expected} == expected
     assert set(requirements()) < set(requirements("train")) < set(requirements("flows")) < set(requirements("all"))
     assert "torch" not in requirements("serve") and "zerotag" not in requirements("all")

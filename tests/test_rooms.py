@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import PROJECT
 
-BASE = ("errors", "extras", "files", "settings", "blocks", "runtime")
+BASE = ("errors", "extras", "files", "settings", "blocks", "runtime", "stores")
 # A room (a package, or a module beside them) may import itself and the rooms on its right, all of them from rows above.
 ARROWS: dict[str, tuple[str, ...]] = {
     "extras": (),
@@ -20,6 +20,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "profiles": ("errors", "files"),
     "blocks": ("errors", "files"),
     "runtime": ("errors",),
+    "stores": (),
     "samples": BASE,
     "words": BASE,
     "data.photos": ("errors",),
@@ -34,6 +35,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "registry": (*BASE, "data", "serving"),
     "packaging": (*BASE, "words", "data", "training", "evaluation", "serving", "registry"),
     "client": BASE,
+    "cluster": BASE,
     "zerotag": ("client", "serving.tagger"),  # src/zerotag/__init__.py
     "cli": (
         *BASE,

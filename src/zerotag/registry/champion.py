@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from zerotag.errors import ZerotagError
 from zerotag.files import write_aside
 from zerotag.registry.behaviour import failed_behaviour
-from zerotag.registry.releases import PRODUCTION, SHADOW, release
+from zerotag.registry.releases import PRODUCTION, SHADOW, fetch, release
 
 if TYPE_CHECKING:  # the service reads records without a profile's dependencies
     from zerotag.registry.drift import Profile
@@ -26,6 +26,8 @@ if TYPE_CHECKING:  # the service reads records without a profile's dependencies
 RECORD = Path("champion.json")
 CHALLENGER = Path("challenger.json")
 FOLDER = Path("champions")
+# Results that DVC leaves to Git.
+_METRICS = ("evaluation/*/*/metrics.json", "behaviour/behaviour.json")
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,7 @@ def promote(record: Champion, project: Path = Path(), new: bool = True) -> None:
     challenger = project / CHALLENGER
     if challenger.is_file() and _read_record(challenger).id == record.id:
         challenger.unlink()
-    release(record.id, [str(RECORD), *_tracking(record)], project, new, PRODUCTION)
+    release(record.id, [str(RECORD), *_tracking(record, project)], project, new, PRODUCTION)
 
 
 def challenge(record: Champion, project: Path = Path()) -> None:
@@ -175,12 +177,32 @@ def challenge(record: Champion, project: Path = Path()) -> None:
         ZerotagError: it is the challenger, but Git could not tag it.
     """
     _write_record(record, project / CHALLENGER)
-    release(record.id, _tracking(record), project, True, SHADOW, {str(RECORD): str(CHALLENGER)})
+    release(record.id, _tracking(record, project), project, True, SHADOW, {str(RECORD): str(CHALLENGER)})
 
 
 def drop_challenger(project: Path = Path()) -> None:
     """Let no model answer beside the champion any more; its files stay."""
     (project / CHALLENGER).unlink(missing_ok=True)
+
+
+def follow(remote: str, project: Path = Path()) -> str:
+    """Make the champion in production, of a Git remote's tags, the one of this checkout.
+
+    Its record, its .dvc file, the metrics and dvc.lock are restored; DVC fetches what they refer to.
+
+    Args:
+        remote: name of the Git remote.
+        project: the project folder.
+
+    Returns:
+        The champion's id; empty if it was the one of this checkout.
+
+    Raises:
+        ZerotagError: Git failed.
+    """
+    file = project / RECORD
+    ours = _read_record(file).id if file.is_file() else ""
+    return fetch(remote, [str(RECORD), str(FOLDER), "evaluation", "behaviour", "dvc.lock"], ours, project)
 
 
 def roll_back(project: Path = Path()) -> Champion:
@@ -200,8 +222,9 @@ def roll_back(project: Path = Path()) -> Champion:
     return before
 
 
-def _tracking(record: Champion) -> list[str]:
-    return [f"{FOLDER / record.id}.dvc", str(FOLDER / ".gitignore")]
+def _tracking(record: Champion, project: Path) -> list[str]:
+    metrics = [str(file.relative_to(project)) for pattern in _METRICS for file in project.glob(pattern)]
+    return [f"{FOLDER / record.id}.dvc", str(FOLDER / ".gitignore"), "dvc.lock", *metrics]
 
 
 def _write_record(record: Champion, file: Path) -> None:

@@ -24,6 +24,8 @@ class RetrainSettings:
     min_shadow_photos: number of photos that a challenger answers beside the champion before it is promoted (the
         service's setting `shadow: challenger`); 0 to promote it at once.
     min_shadow_agreement: share of the champion's five best tags that have to be the challenger's as well, 0 to 1.
+    git_remote: a Git remote by which checkouts share champions. The newest one is fetched from it first; a promoted one
+        is pushed, its files with `dvc push`. Empty: neither.
     """
 
     margin: float = 0.5
@@ -37,6 +39,7 @@ class RetrainSettings:
     version_data: bool = False
     min_shadow_photos: int = 0
     min_shadow_agreement: float = 0.0
+    git_remote: str = ""
 
 
 def age_or_drift(trained: datetime, champion: Path, dataset: Dataset, settings: RetrainSettings) -> list[str]:

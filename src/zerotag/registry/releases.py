@@ -7,7 +7,8 @@
     zerotag#shadow#5   likewise, it answers beside the champion; its commit, too, is as it will be promoted
 
 A tag is on a commit of its own, a child of the current one, so that neither the branch nor the index changes.
-`dvc artifacts get URL zerotag --stage prod` fetches the package from any other folder.
+`dvc artifacts get URL zerotag --stage prod` fetches the package from any other folder. `fetch` and `push` share the
+tags between checkouts.
 """
 
 import os
@@ -20,6 +21,8 @@ from tempfile import TemporaryDirectory
 from zerotag.errors import ZerotagError
 
 ARTIFACT, PRODUCTION, SHADOW = "zerotag", "prod", "shadow"
+_REFS = [f"refs/tags/{ARTIFACT}{kind}*:refs/tags/{ARTIFACT}{kind}*" for kind in "@#"]
+_UNSHARED = "champions are not shared with other checkouts"
 _NAME = {"GIT_AUTHOR_NAME": "zerotag", "GIT_AUTHOR_EMAIL": "zerotag@localhost"}
 _NAME |= {name.replace("AUTHOR", "COMMITTER"): value for name, value in _NAME.items()}
 
@@ -67,6 +70,40 @@ def release(
     return name.partition("@")[2]
 
 
+def push(remote: str, project: Path = Path()) -> None:
+    """Push the tags of all champions to a Git remote.
+
+    Raises:
+        ZerotagError: Git failed, as when another checkout has pushed other champions under these names.
+    """
+    _git(project, "push", "--quiet", remote, *_REFS, so=_UNSHARED)
+
+
+def fetch(remote: str, files: list[str], champion: str, project: Path = Path()) -> str:
+    """Fetch the tags of all champions from a Git remote, and restore files of the one in production.
+
+    Args:
+        remote: name of the Git remote.
+        files: files and folders of a version; the branch, the index and all other files stay.
+        champion: the id of the champion here; its files are not touched.
+        project: the project folder.
+
+    Returns:
+        The id of the champion whose files were restored; empty if there was nothing to restore.
+
+    Raises:
+        ZerotagError: Git failed, as when this checkout has other champions under these names.
+    """
+    _git(project, "fetch", "--quiet", remote, *_REFS, so=_UNSHARED)
+    stages = _tags(project, f"{ARTIFACT}#{PRODUCTION}#*")
+    newest = max(stages, key=lambda tag: int(tag.rpartition("#")[2]), default="")
+    if not newest or stages[newest] == champion:
+        return ""
+    names = _git(project, "ls-tree", "-r", "--name-only", newest, "--", *files).splitlines()
+    _git(project, "restore", "--source", newest, "--worktree", "--", *names)
+    return stages[newest]
+
+
 def _tags(project: Path, pattern: str) -> dict[str, str]:
     """The subjects of tags by name."""
     listed = _git(project, "tag", "--list", pattern, "--format", "%(refname:short) %(contents:subject)")
@@ -87,11 +124,11 @@ def _commit(project: Path, champion: str, files: list[str], renamed: Mapping[str
     return _git(project, "commit-tree", "-p", "HEAD", "-m", f"Champion {champion}", tree)
 
 
-def _git(project: Path, *arguments: str, **environment: str) -> str:
+def _git(project: Path, *arguments: str, so: str = "the champion has no tag", **environment: str) -> str:
     done = subprocess.run(
         ["git", *arguments], cwd=project, env={**os.environ, **_NAME, **environment}, capture_output=True, text=True,
         check=False,
     )  # fmt: skip
     if done.returncode:
-        raise ZerotagError(f"git {arguments[0]} failed, so that the champion has no tag: {done.stderr.strip()}")
+        raise ZerotagError(f"git {arguments[0]} failed, so that {so}: {done.stderr.strip()}")
     return done.stdout.strip()

@@ -36,6 +36,7 @@ import pyarrow as pa
 from zerotag.errors import ZerotagError
 from zerotag.serving.basis import Basis
 from zerotag.serving.tagger import Tagger, Words
+from zerotag.stores import s3_remedy
 from zerotag.words.lexicon import unit
 
 # LanceDB reserves cores for I/O threads, which a local disk does not keep busy. With twice as many compute threads as
@@ -208,7 +209,9 @@ class Index:
                     self._take_over(database.open_table(earlier))
                     database.drop_table(earlier)
         except (OSError, RuntimeError, ValueError) as error:
-            raise ZerotagError(f"{uri}: the search index cannot be opened ({error}). See serve.index.") from error
+            remedy = s3_remedy(str(error)) if uri.startswith("s3://") else ""
+            reason = f". {remedy}" if remedy else f" ({error})."
+            raise ZerotagError(f"{uri}: the search index cannot be opened{reason} See serve.index.") from error
         if dimensions not in (None, self.dimensions):
             raise ZerotagError(
                 f"{uri}: this index has {self.dimensions} dimensions, not {dimensions}. Give another --database."

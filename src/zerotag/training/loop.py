@@ -1,7 +1,8 @@
 """The training loop.
 
 One loop serves all fine-tuning modes (`zerotag.training.modes`): it trains a head, the last part of a backbone with
-its head, or a whole network. Under `torchrun`, each process takes its share of every batch.
+its head, or a whole network. Under `torchrun` or Ray Train, each process takes its share of every batch. How many there
+are may change between epochs: the order of photos, the batches and the schedule do not depend on it.
 """
 
 import math
@@ -86,14 +87,14 @@ class Process:
 
 
 def join_processes() -> tuple[Process, torch.device]:
-    """Join the process group if started by torchrun, and select the device."""
+    """Join the process group if started by torchrun or Ray Train, and select the device."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     rank, local = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0"))
     gpu = torch.cuda.is_available()
     device = torch.device("cuda", local) if gpu else torch.device("cpu")
     if gpu:
         torch.cuda.set_device(device)
-    if world > 1:
+    if world > 1 and not torch.distributed.is_initialized():  # Ray Train has done it
         torch.distributed.init_process_group("nccl" if gpu else "gloo")
     return Process(rank, world), device
 
@@ -205,7 +206,7 @@ def train(
         "scaler": scaler,
         "average": average,
     }
-    if (saved := _read_checkpoint(checkpoint, key)) is not None:
+    if (saved := _same_for_all(_read_checkpoint(checkpoint, key) if process.first else None, process)) is not None:
         curve = saved["curve"]
         for name, part in state.items():
             if part is not None:
@@ -310,6 +311,15 @@ def _read_checkpoint(path: Path, key: str) -> dict | None:
         return None
     saved = torch.load(path, map_location="cpu", weights_only=True)
     return saved if saved["key"] == key else None
+
+
+def _same_for_all(saved: dict | None, process: Process) -> dict | None:
+    """The checkpoint of the first process, since other machines may not see its latest file yet."""
+    if process.world == 1:
+        return saved
+    holder = [saved]
+    torch.distributed.broadcast_object_list(holder)
+    return holder[0]
 
 
 def feature_batches(features: np.ndarray, batch: int, device: torch.device) -> Batches:
