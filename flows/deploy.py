@@ -14,6 +14,7 @@ from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLi
 from prefect.deployments.runner import EntrypointType
 
 from flows.evaluate import evaluate_model
+from flows.photos import photos
 from flows.retrain import retrain
 from flows.settings import read_flow_settings
 from flows.train import train
@@ -34,6 +35,7 @@ def main() -> None:
     deployments: Any = [
         train.to_deployment("on-demand", concurrency_limit=waits, **common),
         evaluate_model.to_deployment("on-demand", concurrency_limit=waits, **common),
+        photos.to_deployment("on-demand", concurrency_limit=waits, **common),
         retrain.to_deployment("nightly", concurrency_limit=gives_way, cron=cron, **common),
     ]
     serve(*deployments)

@@ -14,10 +14,10 @@ from zerotag.extras import extra_of, requirements
 
 # What stands in a folder, and the extras that bring what it imports.
 ROOMS = {
-    "src": ("train",),
+    "src": ("train", "cluster"),
     "service": ("serve",),
-    "stages": ("train", "serve"),  # the stage package builds a Bento
-    "flows": ("flows",),
+    "stages": ("train", "cluster", "serve"),  # the stage package builds a Bento
+    "flows": ("flows", "cluster"),
     "tests": ("all",),
     "docs": ("all",),
     "benchmarks": ("all",),
