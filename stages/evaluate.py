@@ -2,11 +2,14 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from zerotag.cluster.connect import cluster_address, connected
+from zerotag.cluster.stages import principal_vectors_of
 from zerotag.data.dataset import Dataset
 from zerotag.errors import plain_exit
 from zerotag.evaluation.evaluate import evaluate, principal_vectors
@@ -19,10 +22,15 @@ from zerotag.training.model import load_model
 def main(backbone: str, method: str) -> None:
     params = read_params()
     dataset = Dataset.read(Path("prepared"))
-    model = load_model(Path(f"models/{backbone}/{method}"))
+    folder, batch = Path(f"models/{backbone}/{method}"), params["features"]["batch"]
+    model = load_model(folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     features = np.load(f"features/{backbone}.npy") if model.info["mode"] == "linear_probe" else None
-    principal = principal_vectors(model, dataset, dataset.test, device, params["features"]["batch"], features)
+    # With features, the head is all that is left to run: not worth a cluster.
+    with connected(cluster_address(params) if features is None else "") as spread:
+        gpu = device.type == "cuda"
+        elsewhere = partial(principal_vectors_of, spread, folder, dataset.root, batch, gpu) if spread else None
+        principal = principal_vectors(model, dataset, dataset.test, device, batch, features, elsewhere)
     evaluation = evaluate(
         principal,
         dataset.labels[dataset.test][:, dataset.columns(model.vocabulary.tags)].tocsr(),

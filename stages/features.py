@@ -5,12 +5,15 @@ full_fine_tuning caches nothing: the stage writes an empty array.
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
+from zerotag.cluster.connect import cluster_address, connected
+from zerotag.cluster.stages import compute_blocks
 from zerotag.data.dataset import Dataset
 from zerotag.errors import plain_exit
 from zerotag.files import write_aside
@@ -36,14 +39,16 @@ with plain_exit():
     torch.manual_seed(params["seed"])  # for weights: none
     backbone = build_backbone(name, weights, size)
     network: nn.Module = cut(backbone, layer)[0] if layer else backbone
-    compute_features(
-        network,
-        dataset,
-        size,
-        params["features"]["batch"],
-        device,
-        file,
-        Path("work/features"),
-        key=f"{name} {weights_key(weights)} {size} {layer} {dataset.digest}",
-        kind=np.float16 if layer else np.float32,
-    )
+    with connected(cluster_address(params)) as spread:
+        compute_features(
+            network,
+            dataset,
+            size,
+            params["features"]["batch"],
+            device,
+            file,
+            Path("work/features"),
+            key=f"{name} {weights_key(weights)} {size} {layer} {dataset.digest}",
+            kind=np.float16 if layer else np.float32,
+            elsewhere=partial(compute_blocks, spread, device.type == "cuda") if spread else None,
+        )

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -28,10 +29,14 @@ from zerotag.files import hold, write_aside
 PROJECT = Path(__file__).resolve().parents[1]
 TAGS = ["sky", "sea", "beach", "sunset", "mountain", "snow", "tree", "flower", "dog", "cat", "horse", "bird"]
 OTHER_WORDS = ["boat", "lighthouse", "zebra", "tractor", "guitar", "cloud", "river", "castle"]
+# Before Ray is imported: its nodes, of any test, listen on the machine's address, to those who know this.
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 # The training folder of the small model, below the folder of all models.
 MODEL = Path("test_efficientnet/sdl")
 # Begun first, so that no worker is left alone with one of them in the end.
 LONGEST = (
+    "test_cluster.py",
     "test_flows.py",
     "test_servers.py",
     "test_install.py",

@@ -16,7 +16,7 @@ from zerotag.extras import extra_of, requirements
 ROOMS = {
     "src": ("train", "cluster"),
     "service": ("serve",),
-    "stages": ("train", "serve"),  # the stage package builds a Bento
+    "stages": ("train", "cluster", "serve"),  # the stage package builds a Bento
     "flows": ("flows", "cluster"),
     "tests": ("all",),
     "docs": ("all",),

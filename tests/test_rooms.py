@@ -34,8 +34,8 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "serving": (*BASE, "words", "metadata", "data.photos", "data.batches", "data.scan", "evaluation.calibration"),
     "registry": (*BASE, "data", "serving"),
     "packaging": (*BASE, "words", "data", "training", "evaluation", "serving", "registry"),
+    "cluster": (*BASE, "words", "data", "training", "evaluation", "serving"),
     "client": BASE,
-    "cluster": BASE,
     "zerotag": ("client", "serving.tagger"),  # src/zerotag/__init__.py
     "cli": (
         *BASE,
@@ -48,11 +48,23 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "serving",
         "packaging",
         "registry",
+        "cluster",
     ),
     # What runs the library; none of the three imports another.
-    "stages": (*BASE, "samples", "words", "data", "training", "evaluation", "serving", "packaging", "registry"),
+    "stages": (
+        *BASE,
+        "samples",
+        "words",
+        "data",
+        "training",
+        "evaluation",
+        "serving",
+        "packaging",
+        "registry",
+        "cluster",
+    ),
     "service": (*BASE, "metadata", "data.batches", "data.photos", "samples", "serving", "registry"),
-    "flows": (*BASE, "words", "data", "training", "evaluation", "serving", "packaging", "registry"),
+    "flows": (*BASE, "words", "data", "training", "evaluation", "serving", "packaging", "registry", "cluster"),
 }
 BESIDE = ("stages", "service", "flows")
 OURS = ("zerotag", "benchmarks", "docs", "tests", *BESIDE)

@@ -26,21 +26,43 @@ def in_blocks(
     Yields:
         The slice and the rows of each block, in order.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     with tqdm(total=count, desc=desc, unit=unit) as bar:
-        for start in range(0, count, block):
-            rows = slice(start, min(start + block, count))
-            file = folder / f"{start:09d}.npy"
+        for rows in _blocks(count, block):
+            file = block_file(folder, rows)
             if file.exists():
                 bar.update(rows.stop - rows.start)
             else:
-                parts = []
-                for part in compute(rows):
-                    parts.append(part)
-                    bar.update(len(part))
-                with write_aside(file) as draft, draft.open("wb") as out:
-                    np.save(out, np.concatenate(parts))
+                write_block(folder, rows, compute, bar.update)
             yield rows, np.load(file)
+
+
+def missing_blocks(count: int, block: int, folder: Path) -> list[slice]:
+    """The blocks that the folder does not have; arguments as for `in_blocks`."""
+    return [rows for rows in _blocks(count, block) if not block_file(folder, rows).exists()]
+
+
+def write_block(
+    folder: Path,
+    rows: slice,
+    compute: Callable[[slice], Iterable[np.ndarray]],
+    report: Callable[[int], object] = lambda rows: None,
+) -> None:
+    """Compute a block into the folder; `report` is called with the number of rows of each part."""
+    parts = []
+    for part in compute(rows):
+        parts.append(part)
+        report(len(part))
+    with write_aside(block_file(folder, rows)) as draft, draft.open("wb") as out:
+        np.save(out, np.concatenate(parts))
+
+
+def block_file(folder: Path, rows: slice) -> Path:
+    """The file of a block."""
+    return folder / f"{rows.start:09d}.npy"
+
+
+def _blocks(count: int, block: int) -> Iterator[slice]:
+    return (slice(start, min(start + block, count)) for start in range(0, count, block))
 
 
 def block_folder(work: Path, key: str) -> Path:

@@ -20,7 +20,9 @@ from zerotag.metadata import SidecarName, Write
 if TYPE_CHECKING:
     from zerotag.metadata.writing import Change
     from zerotag.serving.index import Index
+    from zerotag.serving.keywords import Wanted
     from zerotag.serving.tagger import Tag, Tagger, Words
+    from zerotag.serving.update import Progress
 
 app = typer.Typer(help="Tag photos, including with words never seen in training.", no_args_is_help=True)
 
@@ -51,6 +53,11 @@ Exclude = Annotated[
     ),
 ]
 
+Cluster = Annotated[
+    str, typer.Option(metavar="ADDRESS", help="On a Ray cluster: HOST:PORT, auto, or local for a Ray of one's own.")
+]
+ShardPhotos = Annotated[int, typer.Option(help="With --cluster: photos that are done, and committed, together.")]
+
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be written, and write nothing.")]
 
 # Seconds after which a person is told what still goes on.
@@ -69,7 +76,12 @@ def _tagger(model: Path | None, views: int = 1) -> "Tagger":
 
 @app.command()
 def tag(
-    photos: Annotated[list[Path], typer.Argument(help="Photos, or folders of photos.")],
+    photos: Annotated[
+        list[str],
+        typer.Argument(
+            help="Photos, or folders of photos; with --cluster also s3://… or tables (CSV, Parquet) with a column url."
+        ),
+    ],
     tags: Annotated[str, typer.Option(help="Comma-separated candidate tags; any words.")] = "",
     top: Annotated[int, typer.Option(min=1, help="Number of tags per photo.")] = 10,
     threshold: Annotated[float | None, typer.Option(help="Minimum probability of a tag, 0 to 1.")] = None,
@@ -86,6 +98,11 @@ def tag(
     views: Annotated[
         int, typer.Option(min=1, max=2, help="2 looks at the mirror image of each photo as well, at twice the cost.")
     ] = 1,
+    cluster: Cluster = "",
+    output: Annotated[
+        str, typer.Option(metavar="FOLDER", help="With --cluster: the folder, or s3://…, of the tags, in Parquet.")
+    ] = "",
+    shard: ShardPhotos = 512,
     model: Model = None,
 ) -> None:
     """Tag photos, with each tag's probability. An asterisk marks words never seen in training."""
@@ -98,15 +115,22 @@ def tag(
         from zerotag.metadata.keywords import GivenTag
         from zerotag.metadata.vocabulary_file import read_vocabulary
         from zerotag.metadata.writing import open_writer
-        from zerotag.serving.keywords import rank_keywords
-        from zerotag.serving.tagger import PROBABLE, Tag, split_words
+        from zerotag.serving.keywords import Wanted, ranker
+        from zerotag.serving.tagger import PROBABLE, split_words
 
         if tags and vocabulary:
             raise ZerotagError("Both --tags and --vocabulary name candidate tags. Use one of them.")
         own = read_vocabulary(vocabulary) if vocabulary else None
         if write != "off" and threshold is None and not everything:
             threshold = PROBABLE  # of words that were asked for, too
-        found = scan(photos, exclude or ())
+        wanted = Wanted(tuple(split_words([tags])), own, unseen, top, threshold, everything)
+        if cluster:
+            if write != "off" or as_json or not output:
+                raise ZerotagError("--cluster writes the tags to --output FOLDER, without --write and --json.")
+            _tag_on_cluster(cluster, photos, exclude or (), wanted, output, views, shard, model)
+            return
+        _need_cluster(photos, output)
+        found = scan([Path(photo) for photo in photos], exclude or ())
         _complain(found.problems)
         if not found.photos:
             passed_over = in_words(found.skipped)
@@ -115,25 +139,15 @@ def tag(
                 f"{f'; passed over: {passed_over}' if passed_over else ''}."
             )
         tagger = _tagger(model, views)
-        words = tagger.words(own.words if own else split_words([tags]), "unseen" if unseen else "all")
-        if own:
-            _complain(own.report(words.words))
-        elif words.missing:
-            _complain([f"{words.reason}: skipped."])
+        words, rank = ranker(tagger, wanted)
+        _complain_of_words(words, wanted)
         if not as_json and not own:
             _note(words)
         failed = 0
-
-        def tags_of(pixels: list[np.ndarray]) -> list[list[Tag]]:
-            matrices = tagger.principal_vectors(np.stack(pixels))
-            if own:
-                return [rank_keywords(tagger, matrix, words, own, top, threshold, everything) for matrix in matrices]
-            return tagger.rank_all(matrices, words, top, threshold, everything)
-
         batches = network_batches(
             found.photos,
             lambda file: tagger.pixels(file.read_bytes(), shown(file)),
-            tags_of,
+            lambda pixels: rank(tagger.principal_vectors(np.stack(pixels))),
             _BATCH,
             tagger.at_once,
         )
@@ -163,6 +177,58 @@ def tag(
         if failed or found.problems:
             total = len(found.photos) + len(found.problems)
             raise ZerotagError(f"{failed + len(found.problems)} of {total} photos cannot be tagged; see above.")
+
+
+def _complain_of_words(words: "Words", wanted: "Wanted") -> None:
+    if wanted.vocabulary:
+        _complain(wanted.vocabulary.report(words.words))
+    elif words.missing:
+        _complain([f"{words.reason}: skipped."])
+
+
+def _need_cluster(places: Iterable[str], output: str) -> None:
+    for place in places:
+        if "://" in place:
+            raise ZerotagError(f"{place}: is read on a cluster. Give --cluster ADDRESS; `local` will do.")
+    if output:
+        raise ZerotagError("--output is for --cluster; without one, --write writes the tags.")
+
+
+def _tag_on_cluster(
+    address: str,
+    places: list[str],
+    exclude: Sequence[str],
+    wanted: "Wanted",
+    output: str,
+    views: int,
+    shard: int,
+    model: Path | None,
+) -> None:
+    from zerotag.cluster.connect import connected
+    from zerotag.cluster.photos import list_photos
+    from zerotag.cluster.shards import progress
+    from zerotag.cluster.tag import tag_photos
+    from zerotag.registry.served import package_to_serve
+    from zerotag.serving.keywords import ranker
+
+    package = model or package_to_serve()
+    words, _ = ranker(_tagger(package), wanted)  # says what is wrong with them before anything starts
+    _complain_of_words(words, wanted)
+    if not wanted.vocabulary:
+        _note(words)
+    listing = list_photos(places, exclude)
+    _complain(listing.problems)
+    if not listing.photos:
+        raise ZerotagError(f"{', '.join(map(shown, places))}: no photo there.")
+    with connected(address) as spread, progress("tag", len(listing.photos)) as report:
+        assert spread
+        done = tag_photos(spread, listing, package, wanted, output, views, shard, report)
+    _count(listing.skipped)
+    kept = f", {done.kept} of them from an earlier run" if done.kept else ""
+    print(f"{done.photos - done.failed} photos tagged in {output} ({done.shards} shards{kept})", flush=True)
+    unusable = done.failed + len(listing.problems)
+    if unusable:
+        raise ZerotagError(f"{unusable} of {done.photos + len(listing.problems)} photos cannot be tagged; see above.")
 
 
 @app.command()
@@ -229,7 +295,13 @@ Database = Annotated[str, typer.Option(help="The index: a folder, s3://… or db
 
 @app.command()
 def index(
-    folder: Annotated[Path, typer.Argument(help="Folder of photos; the index names photos by their relative path.")],
+    folder: Annotated[
+        str,
+        typer.Argument(
+            help="Folder of photos; the index names photos by their relative path. With --cluster also s3://… or a "
+            "table (CSV, Parquet) with a column url."
+        ),
+    ],
     exclude: Exclude = None,
     prune: Annotated[
         bool, typer.Option("--prune", help="Remove deleted photos, even if more than a fifth of the folder's.")
@@ -242,6 +314,8 @@ def index(
         typer.Option(min=1, help="Store a new index's vectors in fewer dimensions.", show_default="the model's"),
     ] = None,
     database: Database = "work/index",
+    cluster: Cluster = "",
+    shard: ShardPhotos = 512,
     model: Model = None,
 ) -> None:
     """Update the search index with the photos of a folder; only new and changed photos are processed."""
@@ -249,17 +323,24 @@ def index(
         from zerotag.serving.index import open_index
         from zerotag.serving.update import follow
 
+        if cluster:
+            if watch:
+                raise ZerotagError("--watch and --cluster exclude each other: give one of them.")
+            _index_on_cluster(cluster, folder, exclude or (), prune, dimensions, database, shard, model)
+            return
+        _need_cluster([folder], "")
         tagger = _tagger(model)
         table = open_index(database, tagger, dimensions)
-        if not folder.is_dir():
-            _forget(table, folder, prune)
+        path = Path(folder)
+        if not path.is_dir():
+            _forget(table, path, prune)
             return
-        _update(table, tagger, folder, exclude or (), prune)
+        _update(table, tagger, path, exclude or (), prune)
         if watch:
             with suppress(KeyboardInterrupt):
-                for _ in follow(folder, database):
+                for _ in follow(path, database):
                     try:
-                        _update(table, tagger, folder, exclude or (), prune, quiet=True)
+                        _update(table, tagger, path, exclude or (), prune, quiet=True)
                     except ZerotagError as error:  # such as a drive that is taken off
                         _complain([str(error)])
 
@@ -283,13 +364,7 @@ def _update(
     if quiet and not (done.added or done.moved or done.removed):
         return
     _complain([*done.problems, *done.refused.values()])
-    _count(done.skipped)
-    unusable = len(done.refused) + len(done.problems)
-    print(
-        f"{done.added} added, {done.unchanged} unchanged, {f'{done.moved} moved, ' if done.moved else ''}"
-        f"{done.removed} removed, {unusable} unusable",
-        flush=True,
-    )
+    _print_update(done)
     if done.added or done.moved or done.removed:
         with suppress(TimeoutError):
             index.tidy_soon().result(_PATIENCE)
@@ -297,6 +372,44 @@ def _update(
         _complain(
             ["the index is being compacted; it can be searched meanwhile. Ctrl-C leaves that to the next update."]
         )
+
+
+def _print_update(done: "Progress") -> None:
+    _count(done.skipped)
+    unusable = len(done.refused) + len(done.problems)
+    print(
+        f"{done.added} added, {done.unchanged} unchanged, {f'{done.moved} moved, ' if done.moved else ''}"
+        f"{done.removed} removed, {unusable} unusable",
+        flush=True,
+    )
+
+
+def _index_on_cluster(
+    address: str,
+    place: str,
+    exclude: Sequence[str],
+    prune: bool,
+    dimensions: int | None,
+    database: str,
+    shard: int,
+    model: Path | None,
+) -> None:
+    from zerotag.cluster.connect import connected
+    from zerotag.cluster.index import index_photos
+    from zerotag.cluster.photos import is_remote
+    from zerotag.cluster.shards import progress
+    from zerotag.registry.served import package_to_serve
+    from zerotag.serving.index import open_index
+
+    package = model or package_to_serve()
+    if not (is_remote(place) or Path(place).is_dir()):
+        _forget(open_index(database, _tagger(package)), Path(place), prune)
+        return
+    with connected(address) as spread, progress("index") as report:
+        assert spread
+        done = index_photos(spread, place, package, database, dimensions, exclude, prune, shard, report)
+    _complain(done.problems)
+    _print_update(done)
 
 
 def _forget(index: "Index", folder: Path, prune: bool) -> None:

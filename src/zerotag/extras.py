@@ -8,6 +8,7 @@ from packaging.utils import canonicalize_name
 # Modules whose name differs from that of their distribution.
 _DISTRIBUTIONS = {
     "faiss": "faiss-cpu",
+    "lance": "pylance",
     "open_clip": "open_clip_torch",
     "ruamel": "ruamel.yaml",
     "sklearn": "scikit-learn",

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from zerotag.errors import ZerotagError, plain_exit, require
+from zerotag.cluster.connect import LOCAL, cluster_address, connected
+from zerotag.errors import ZerotagError, plain_exit
 from zerotag.settings import read_params
 
 
@@ -27,50 +28,37 @@ def launch(script: Path, arguments: list[str], workers: int | tuple[int, int], r
         arguments: of its `main`.
         workers: their number, or the least and the largest one.
         restarts: after the loss of a worker, or an error.
-        address: of the cluster, such as ray://HOST:10001; `local` or empty: a Ray of its own on this machine.
+        address: of the cluster, as for `zerotag.cluster.connect.connected`; empty: a Ray of its own on this machine.
 
     Raises:
         ZerotagError: the cluster does not answer, or the script failed in the end.
     """
-    require("ray")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray is imported
-    import ray
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
-    from ray.train.v2.api.exceptions import WorkerGroupError
+    with connected(address or LOCAL, logs=True):
+        import ray
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchTrainer
+        from ray.train.v2.api.exceptions import WorkerGroupError
 
-    _connect(address)
-    folder = Path("work/ray").resolve()
-    name = f"{script.stem}-{uuid4().hex[:8]}"
-    scaling: Any = {"num_workers": workers, "use_gpu": ray.cluster_resources().get("GPU", 0) > 0}
-    trainer = TorchTrainer(
-        _call_main,
-        train_loop_config={"checkout": str(Path.cwd()), "script": str(script), "arguments": arguments},
-        scaling_config=ScalingConfig(**scaling),
-        run_config=RunConfig(name=name, storage_path=str(folder), failure_config=FailureConfig(max_failures=restarts)),
-    )
-    try:
-        trainer.fit()
-    except WorkerGroupError as error:
-        # It quotes the traceback of each worker.
-        lines = str(error).strip().splitlines()
-        ours = [line.partition("ZerotagError: ")[2] for line in lines if "ZerotagError: " in line]
-        raise ZerotagError(f"{script} failed on the Ray cluster: {[*lines[-1:], *ours][-1]}") from error
-    finally:
-        shutil.rmtree(folder / name, ignore_errors=True)
-        ray.shutdown()
-
-
-def _connect(address: str) -> None:
-    import ray
-
-    try:
-        if address in ("", "local"):
-            ray.init(address="local", include_dashboard=False)
-        else:
-            ray.init(address)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ZerotagError(f"params.yaml: cluster.address: no Ray cluster answers at {address} ({error}).") from error
+        folder = Path("work/ray").resolve()
+        name = f"{script.stem}-{uuid4().hex[:8]}"
+        scaling: Any = {"num_workers": workers, "use_gpu": ray.cluster_resources().get("GPU", 0) > 0}
+        trainer = TorchTrainer(
+            _call_main,
+            train_loop_config={"checkout": str(Path.cwd()), "script": str(script), "arguments": arguments},
+            scaling_config=ScalingConfig(**scaling),
+            run_config=RunConfig(
+                name=name, storage_path=str(folder), failure_config=FailureConfig(max_failures=restarts)
+            ),
+        )
+        try:
+            trainer.fit()
+        except WorkerGroupError as error:
+            # It quotes the traceback of each worker.
+            lines = str(error).strip().splitlines()
+            ours = [line.partition("ZerotagError: ")[2] for line in lines if "ZerotagError: " in line]
+            raise ZerotagError(f"{script} failed on the Ray cluster: {[*lines[-1:], *ours][-1]}") from error
+        finally:
+            shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def _call_main(call: dict) -> None:
@@ -97,7 +85,7 @@ def main() -> None:
     parser.add_argument("arguments", nargs="*")
     given = parser.parse_args()
     with plain_exit():
-        address = (read_params().get("cluster") or {}).get("address", "")
+        address = cluster_address(read_params())
         launch(given.script, given.arguments, given.num_workers, given.max_restarts, address)
 
 

@@ -12,8 +12,9 @@ import os
 import shutil
 import tarfile
 import warnings
+from collections.abc import Callable, Generator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -54,7 +55,13 @@ class PrepareSettings:
     workers: int = 0
 
 
-def prepare(source: Source, settings: PrepareSettings, folder: Path, work: Path) -> None:
+# One of `prepare`'s shards: its name, its photos' ids, and their files.
+Shard = tuple[str, list[str], list[PhotoFile]]
+# Calls a function with the parts of each shard, and yields its results in order.
+Spread = Callable[[Callable[..., pd.DataFrame], list[Shard]], Generator[pd.DataFrame, None, None]]
+
+
+def prepare(source: Source, settings: PrepareSettings, folder: Path, work: Path, spread: Spread | None = None) -> None:
     """Write the prepared dataset of a source.
 
     Args:
@@ -62,6 +69,7 @@ def prepare(source: Source, settings: PrepareSettings, folder: Path, work: Path)
         settings: sizes.
         folder: the dataset's folder, written atomically.
         work: keeps finished shards, so that an interrupted run resumes; removed at the end.
+        spread: calls a function on the shards in another way than in processes of this machine.
 
     Raises:
         ZerotagError: the source lists no photos, or a photo twice.
@@ -80,15 +88,17 @@ def prepare(source: Source, settings: PrepareSettings, folder: Path, work: Path)
     work.mkdir(parents=True, exist_ok=True)
     _forget_other_work(work, source, settings)
     tables = []
-    # One thread per process: they share the cores.
-    with ProcessPoolExecutor(
-        settings.workers or os.cpu_count(), clean_fork(__name__), initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
-        jobs = pool.map(partial(_make_shard, work=work, settings=settings), *zip(*shards, strict=True))
-        with tqdm(total=len(source.ids), desc="prepare", unit="photo") as bar:
-            for table in jobs:
-                tables.append(table)
-                bar.update(len(table))
+    with (
+        closing(
+            (spread or partial(_in_processes, workers=settings.workers))(
+                partial(_make_shard, work=work, settings=settings), shards
+            )
+        ) as jobs,
+        tqdm(total=len(source.ids), desc="prepare", unit="photo") as bar,
+    ):
+        for table in jobs:
+            tables.append(table)
+            bar.update(len(table))
     photos = pd.concat(tables, ignore_index=True)
     photos.insert(2, "train", source.train)
     with write_aside(folder) as draft:
@@ -117,6 +127,16 @@ def _forget_other_work(work: Path, source: Source, settings: PrepareSettings) ->
         for path in work.iterdir():
             path.unlink()
         mark.write_text(state.hexdigest())
+
+
+def _in_processes(
+    make: Callable[..., pd.DataFrame], shards: list[Shard], workers: int
+) -> Generator[pd.DataFrame, None, None]:
+    # One thread per process: they share the cores.
+    with ProcessPoolExecutor(
+        workers or os.cpu_count(), clean_fork(__name__), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        yield from pool.map(make, *zip(*shards, strict=True))
 
 
 def _make_shard(

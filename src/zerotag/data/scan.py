@@ -5,10 +5,10 @@ import re
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import translate
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from zerotag.data.photos import PHOTO_SUFFIXES, RAW_SUFFIXES, UNREAD_SUFFIXES
 from zerotag.errors import ZerotagError
@@ -87,6 +87,33 @@ def scan(paths: Iterable[Path], exclude: Sequence[str] = (), within: Path | None
     return Scan([Path(photo) for photo in run.photos], run.skipped, run.problems, [Path(each) for each in run.unread])
 
 
+def scan_names(names: Iterable[str], exclude: Sequence[str] = ()) -> Scan:
+    """Choose photos of an object store, which has no folders and no links, as `scan` does on a disk.
+
+    Args:
+        names: paths below the prefix, with slashes.
+        exclude: as for `scan`.
+    """
+    run = _Run(exclude, None)
+    photos: list[str] = []
+    raw: list[str] = []
+    beside: set[str] = set()
+    for name in names:
+        if run.passed_over_below(name) or not run.is_photo(PurePosixPath(name).name, name):
+            continue
+        if _suffix(name) in RAW_SUFFIXES:
+            raw.append(name)
+            continue
+        photos.append(name)
+        beside |= {name.lower(), _stem(name)}
+    for name in raw:
+        if {name.lower(), _stem(name)} & beside:
+            run.skipped["raw"] += 1
+        else:
+            photos.append(name)
+    return Scan([Path(photo) for photo in sorted(photos, key=_order)], run.skipped, run.problems)
+
+
 def find(path: Path) -> Path | None:
     """The path as it is on the disk, whose names may be in another Unicode form; None if it does not exist."""
     if os.path.lexists(path):
@@ -153,7 +180,7 @@ class _Run:
                     links.append(entry.path)
                 elif entry.is_dir(follow_symlinks=False):
                     stack.append(entry.path)
-                elif self._is_photo(entry.name, entry.path):
+                elif self.is_photo(entry.name, entry.path):
                     if _suffix(entry.name) in RAW_SUFFIXES:
                         raw.append(entry)
                         continue
@@ -184,7 +211,7 @@ class _Run:
             self.skipped["outside"] += 1
         elif stat.S_ISDIR(status.st_mode):
             self._walk(link, top, found, links)
-        elif self._is_photo(name, link):
+        elif self.is_photo(name, link):
             identity = (status.st_dev, status.st_ino)
             if identity in self._seen:
                 self.skipped["linked"] += 1
@@ -192,26 +219,35 @@ class _Run:
                 self._add(link, identity, found)
 
     def _passed_over(self, entry: os.DirEntry[str], top: str) -> bool:
-        name = entry.name
-        kind = None
-        if name.startswith("."):
-            kind = "hidden"
-        elif name.lower() in _JUNK or name.lower().endswith(_JUNK_SUFFIXES) or self._in_library(entry):
-            kind = "junk"
-        elif self._excluded:
-            below = _composed(os.path.relpath(entry.path, top))
-            if self._excluded(_composed(name)) or self._excluded(below):
-                kind = "excluded"
+        kind = self._kind(entry.path, entry.name, lambda: os.path.relpath(entry.path, top))
         if kind:
             self.skipped[kind] += 1
         return kind is not None
 
-    @staticmethod
-    def _in_library(entry: os.DirEntry[str]) -> bool:
-        folder = entry.path[: -len(entry.name)].rstrip("/").lower()
-        return folder.endswith(_LIBRARY) and entry.name.lower() not in _ORIGINALS
+    def passed_over_below(self, name: str) -> bool:
+        """Whether a file of an object store, or a folder that it is in, is passed over."""
+        parts = name.split("/")
+        for length in range(1, len(parts) + 1):
+            path = "/".join(parts[:length])
+            kind = self._kind(path, parts[length - 1], lambda path=path: path)  # type: ignore[misc]
+            if kind:
+                self.skipped[kind] += 1
+                return True
+        return False
 
-    def _is_photo(self, name: str, path: str) -> bool:
+    def _kind(self, path: str, name: str, below: Callable[[], str]) -> str | None:
+        """Why a file or folder is passed over, by its path, its name, and its path below the searched folder."""
+        if name.startswith("."):
+            return "hidden"
+        folder = path[: -len(name)].rstrip("/").lower()
+        in_library = folder.endswith(_LIBRARY) and name.lower() not in _ORIGINALS
+        if name.lower() in _JUNK or name.lower().endswith(_JUNK_SUFFIXES) or in_library:
+            return "junk"
+        if self._excluded and (self._excluded(_composed(name)) or self._excluded(_composed(below()))):
+            return "excluded"
+        return None
+
+    def is_photo(self, name: str, path: str) -> bool:
         """Whether a file is one to decode; others are counted, or named if they are images."""
         suffix = _suffix(name)
         if suffix in PHOTO_SUFFIXES or suffix in RAW_SUFFIXES:

@@ -1,6 +1,7 @@
 """Evaluate a model on test photos: the supplement's metrics for ZSL, GZSL and seen tags only."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +64,7 @@ def principal_vectors(
     device: torch.device,
     batch: int,
     features: np.ndarray | None,
+    elsewhere: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> np.ndarray:
     """Compute principal vectors, (n, M, d) float32, of the photos in `rows`.
 
@@ -73,7 +75,10 @@ def principal_vectors(
         device: device of the network.
         batch: batch size.
         features: (N, F) cached features of a frozen backbone, or None to run the whole network on the photos.
+        elsewhere: runs the whole network in another way, such as on a cluster: (n,) row numbers -> (n, M, d).
     """
+    if features is None and elsewhere:
+        return elsewhere(rows)
     network = model.network.to(device).eval()
     parts = []
     with torch.inference_mode():

@@ -18,6 +18,7 @@ what is stored; new rows that are not in it yet are compared as well. docs/searc
 """
 
 import fcntl
+import json
 import logging
 import os
 import posixpath
@@ -58,6 +59,8 @@ _BEYOND, _SEVERAL, _DEEPEST = 200, 4, 10_000
 # The engine's index: bits for each dimension, rows in a partition, and growth after which it is made anew.
 _BITS, _PARTITION, _GROWTH = 4, 4096, 4
 _ALL_PARTITIONS = 1_000_000
+# Attempts at a commit that others may overtake.
+_TRIES = 5
 
 logger = logging.getLogger(__name__)
 
@@ -186,6 +189,7 @@ class Index:
         self._lock = None if "://" in uri else Path(uri) / f".{name}.lock"
         self._background = ThreadPoolExecutor(1, thread_name_prefix="tidy")
         self._tidying: Future[None] | None = None
+        self._files = f"{uri.rstrip('/')}/{name}.lance"
         import lancedb  # starts threads, so not imported in a process that only starts others
 
         try:
@@ -312,15 +316,16 @@ class Index:
         with self._writing():
             merge = self._table.merge_insert(["root", "photo", "row"])
             merge.when_matched_update_all().when_not_matched_insert_all().execute(
-                self._as_rows(root, photos, entries, matrices)
+                self.rows(root, photos, entries, matrices)
             )
 
     def fill(self, root: str, photos: list[str], matrices: np.ndarray) -> None:
         """Add new photos without checking for existing ones; meant for a large initial import."""
         with self._writing():
-            self._table.add(self._as_rows(root, photos, [Entry("", "")] * len(photos), matrices))
+            self._table.add(self.rows(root, photos, [Entry("", "")] * len(photos), matrices))
 
-    def _as_rows(self, root: str, photos: list[str], entries: list[Entry], matrices: np.ndarray) -> pa.Table:
+    def rows(self, root: str, photos: list[str], entries: list[Entry], matrices: np.ndarray) -> pa.Table:
+        """The table's rows of photos; arguments as for `put`."""
         n, m, _ = matrices.shape
         columns = [
             pa.array([root] * (n * m), pa.string()),
@@ -348,6 +353,55 @@ class Index:
     def _vectors(self, vectors: np.ndarray) -> pa.Array:
         half = self._inner(vectors).astype(np.float16)
         return pa.FixedSizeListArray.from_arrays(pa.array(half.ravel()), self._stored)
+
+    def write_apart(self, rows: pa.Table) -> list[str]:
+        """Write rows into files of the table that no one sees before `adopt`.
+
+        Returns:
+            The fragments, in JSON.
+        """
+        from lance.fragment import write_fragments
+
+        written = write_fragments(rows, self._files, mode="append")
+        return [json.dumps(fragment.to_json()) for fragment in written]
+
+    def has_files(self, fragments: Iterable[str]) -> bool:
+        """Whether the files of fragments, from `write_apart`, are still there."""
+        from pyarrow.fs import FileSystem, FileType, LocalFileSystem
+
+        paths = [file["path"] for fragment in fragments for file in json.loads(fragment)["files"]]
+        if "://" in self._files:
+            system, root = FileSystem.from_uri(self._files)
+        else:
+            system, root = LocalFileSystem(), str(Path(self._files).resolve())
+        found = system.get_file_info([f"{root}/data/{path}" for path in paths]) if paths else []
+        return all(entry.type == FileType.File for entry in found)
+
+    def adopt(self, root: str, photos: Iterable[str], fragments: Iterable[str]) -> None:
+        """Make fragments a part of the table, in place of what it has of their photos, in one commit.
+
+        Args:
+            root: the photos' folder.
+            photos: those that are in the fragments.
+            fragments: from `write_apart`, of any process.
+        """
+        import lance
+        from lance.fragment import FragmentMetadata
+
+        new = [FragmentMetadata.from_json(fragment) for fragment in fragments]
+        for left in reversed(range(_TRIES)):
+            with self._writing():
+                table = lance.dataset(self._files)
+                replaced = sorted(set(photos) & self.entries().get(root, {}).keys())
+                change: Any = lance.LanceOperation.Append(new)
+                if replaced:
+                    change = _in_place_of(table, f"root = {_quoted([root])} AND photo IN ({_quoted(replaced)})", new)
+                try:
+                    lance.LanceDataset.commit(self._files, change, read_version=table.version)
+                    return
+                except (OSError, RuntimeError):  # a compaction was faster
+                    if not left:
+                        raise
 
     def remove(self, root: str, photos: list[str]) -> None:
         """Remove photos of a folder; unknown names are ignored."""
@@ -620,6 +674,20 @@ def _aim(wanted: list[_Query], unwanted: list[_Query], sample: np.ndarray, need:
     rows = np.sum([part * query.rows / query.spread for part, query in zip(mixture, queries, strict=True)], axis=0)
     shift = sum(part * query.mean / query.spread for part, query in zip(mixture, queries, strict=True))
     return _Query(rows, mean=float(shift))
+
+
+def _in_place_of(table: Any, condition: str, new: list[Any]) -> Any:
+    """The change of a Lance table by new fragments and without the rows of a condition."""
+    import lance
+
+    emptied, thinned = [], []
+    for fragment in table.get_fragments():
+        rest = fragment.delete(condition)
+        if rest is None:
+            emptied.append(fragment.fragment_id)
+        elif rest.num_deletions != fragment.num_deletions:
+            thinned.append(rest)
+    return lance.LanceOperation.Update(removed_fragment_ids=emptied, updated_fragments=thinned, new_fragments=new)
 
 
 def _schema(dimensions: int) -> pa.Schema:

@@ -2,16 +2,17 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from zerotag.data.batches import network_batches
+from zerotag.data.batches import Batch, network_batches
 from zerotag.data.photos import time_taken
 from zerotag.data.scan import find, scan
 from zerotag.errors import ZerotagError
@@ -119,13 +120,20 @@ def find_example(index: Index, tagger: Tagger, file: Path) -> tuple[np.ndarray, 
 
 
 @dataclass(frozen=True)
-class _Photo:
-    """A photo to index: its path below the root as text, its file, its stamp, and the file's time."""
+class Photo:
+    """A photo to index.
+
+    Attributes:
+        name: its path below the root, as text.
+        file: where it is read from: a path, or a URL on a cluster.
+        stamp: of the file's state.
+        modified: the file's time, in this machine's time zone; None if it has none.
+    """
 
     name: str
     file: str
     stamp: str
-    modified: float
+    modified: datetime | None
 
 
 def update(
@@ -139,6 +147,7 @@ def update(
     exclude: Sequence[str] = (),
     prune: bool = False,
     links_out: bool = False,
+    embed_all: "Callable[[str, list[Photo], set[str], Progress], list[str]] | None" = None,
 ) -> Progress:
     """Add photos and folders below a root to the index, and remove photos deleted from these folders.
 
@@ -157,6 +166,8 @@ def update(
         exclude: patterns of files and folders to pass over; see `zerotag.data.scan.scan`.
         prune: removes deleted photos however many they are.
         links_out: whether symbolic links may lead out of the root.
+        embed_all: puts the photos into the index in another way, such as on a cluster: from the root, the photos, the
+            contents (digests) that the index has, and the progress, to the digests of what is in the index then.
 
     Raises:
         RemovalError: more than a fifth of the photos of these folders, or all, are no longer there; nothing was done.
@@ -171,7 +182,7 @@ def update(
     progress = Progress(skipped=dict(found.skipped), problems=found.problems)
 
     there: set[str] = set()
-    todo: list[_Photo] = []
+    todo: list[Photo] = []
     for file in found.photos:
         name = shown(file.relative_to(root))
         if name in there:
@@ -190,18 +201,14 @@ def update(
         if name in known and known[name].stamp == stamp:
             progress.unchanged += 1
         else:
-            todo.append(_Photo(name, str(file), stamp, status.st_mtime))
+            todo.append(Photo(name, str(file), stamp, datetime.fromtimestamp(int(status.st_mtime))))
 
     updated = _below(known, root, [place for place in places if place.is_dir()])
     gone = updated - there - _below(known, root, found.unread)
     moved = _moved(known, gone, there, todo) if gone else set()
     lost = gone - moved
-    if lost and not prune and (len(lost) > _MOST_REMOVED * len(updated) or len(lost) == len(updated)):
-        raise RemovalError(
-            f"{here}: {len(lost):,} of {len(updated):,} indexed photos are no longer there. Is a drive not mounted? "
-            "Nothing was changed; to remove them from the index, index again with `--prune` (over HTTP, "
-            '`"prune": true`).'
-        )
+    if not prune:
+        refuse_to_remove(here, lost, updated)
     if lost:
         index.remove(here, sorted(lost))
         progress.removed = len(lost)
@@ -212,7 +219,10 @@ def update(
         entry.digest for photos in vanished.values() for entry in photos.values()
     }
     contents = {entry.digest for photos in entries.values() for entry in photos.values()} - {""}
-    arrived = _embed(index, tagger, here, todo, contents, embed, in_time, report, progress)
+    if embed_all:
+        arrived = embed_all(here, todo, contents, progress)
+    else:
+        arrived = _embed(index, tagger, here, todo, contents, embed, in_time, report, progress)
     progress.moved = sum(digest in moves for digest in arrived)
     progress.added = len(arrived) - progress.moved
     if not progress.remaining:
@@ -264,10 +274,25 @@ def _below(known: Iterable[str], root: Path, folders: Iterable[Path]) -> set[str
 
 
 def _exists(root: str) -> bool:
-    return Path(root).is_dir() or Path(hidden_bytes(root)).is_dir()
+    # Of a bucket or a web site, nothing is known here.
+    return not root.startswith("/") or Path(root).is_dir() or Path(hidden_bytes(root)).is_dir()
 
 
-def _moved(known: dict[str, Entry], gone: set[str], there: set[str], todo: list[_Photo]) -> set[str]:
+def refuse_to_remove(root: str, lost: set[str], updated: set[str]) -> None:
+    """Check that an update would not remove too many of the updated photos.
+
+    Raises:
+        RemovalError: more than a fifth of them, or all.
+    """
+    if lost and (len(lost) > _MOST_REMOVED * len(updated) or len(lost) == len(updated)):
+        raise RemovalError(
+            f"{root}: {len(lost):,} of {len(updated):,} indexed photos are no longer there. Is a drive not mounted? "
+            "Nothing was changed; to remove them from the index, index again with `--prune` (over HTTP, "
+            '`"prune": true`).'
+        )
+
+
+def _moved(known: dict[str, Entry], gone: set[str], there: set[str], todo: list[Photo]) -> set[str]:
     """Those of the photos that are gone whose content is still in the folder, under another name."""
     kept = {known[name].digest for name in there if name in known}
     stamps = {photo.stamp for photo in todo}
@@ -290,11 +315,86 @@ def _size(stamp: str) -> str:
     return stamp.partition("-")[0]
 
 
+def reader(
+    tagger: Tagger, known: Callable[[str], bool], read: Callable[[str], bytes] = lambda file: Path(file).read_bytes()
+) -> Callable[[Photo], tuple[Entry, np.ndarray | None]]:
+    """A function that reads a photo: its entry, and its pixels (S, S, 3) unless the index may know its content.
+
+    Args:
+        tagger: knows what pixels its network takes.
+        known: whether the index may have a content, by its digest.
+        read: reads a photo's file.
+    """
+
+    def decode(photo: Photo) -> tuple[Entry, np.ndarray | None]:
+        data = read(photo.file)
+        entry = Entry(photo.stamp, _digest(data), time_taken(data, photo.name) or photo.modified)
+        if known(entry.digest):
+            return entry, None
+        pixels = tagger.pixels(data, photo.name)
+        return replace(entry, look=look_of(pixels)), pixels
+
+    return decode
+
+
+def with_matrices(
+    decoded: list[tuple[Entry, np.ndarray | None]], embed: Callable[[np.ndarray], np.ndarray]
+) -> list[tuple[Entry, np.ndarray | None]]:
+    """Principal vectors (M, d) in place of pixels, where there are any."""
+    pixels = [each for _, each in decoded if each is not None]
+    computed = iter(embed(np.stack(pixels)) if pixels else ())
+    return [(entry, None if each is None else next(computed)) for entry, each in decoded]
+
+
+def with_known(
+    batch: Batch[Photo, tuple[Entry, np.ndarray | None]], index: Index, tagger: Tagger, read: Callable[[str], bytes]
+) -> Batch[Photo, tuple[Entry, np.ndarray]]:
+    """The same with the index's vectors (M, d) of the contents that it knows."""
+    there = index.contents([entry.digest for entry, matrix in batch.results if matrix is None])
+    done: Batch[Photo, tuple[Entry, np.ndarray]] = Batch(batch.items, [], batch.failed)
+    for photo, (entry, matrix) in zip(batch.items, batch.results, strict=True):
+        if matrix is None and entry.digest in there:
+            matrix, look = there[entry.digest]
+            entry = replace(entry, look=look)
+        elif matrix is None:  # another process has just removed the vectors
+            pixels = tagger.pixels(read(photo.file), photo.name)
+            matrix, entry = tagger.principal_vectors(pixels[None])[0], replace(entry, look=look_of(pixels))
+        done.results.append((entry, matrix))
+    return done
+
+
+def embedded(
+    index: Index,
+    tagger: Tagger,
+    photos: list[Photo],
+    known: Callable[[str], bool],
+    embed: Callable[[np.ndarray], np.ndarray] | None = None,
+    read: Callable[[str], bytes] = lambda file: Path(file).read_bytes(),
+    threads: int = 0,
+) -> Generator[Batch[Photo, tuple[Entry, np.ndarray]], None, None]:
+    """Entries and principal vectors (M, d) of photos, in batches.
+
+    Args:
+        index: where vectors of known contents are.
+        tagger: embeds the photos.
+        photos: the photos.
+        known: as for `reader`, like `read`.
+        embed: runs the network, (B, S, S, 3) -> (B, M, d); defaults to the tagger's.
+        read: reads a photo's file.
+        threads: as for `network_batches`.
+    """
+    network = partial(with_matrices, embed=embed or tagger.principal_vectors)
+    decode = reader(tagger, known, read)
+    with closing(network_batches(photos, decode, network, BATCH, tagger.at_once, threads)) as batches:
+        for batch in batches:
+            yield with_known(batch, index, tagger, read)
+
+
 def _embed(
     index: Index,
     tagger: Tagger,
     root: str,
-    todo: list[_Photo],
+    todo: list[Photo],
     contents: set[str],
     embed: Callable[[np.ndarray], np.ndarray] | None,
     in_time: Callable[[], bool],
@@ -302,26 +402,11 @@ def _embed(
     progress: Progress,
 ) -> list[str]:
     """Put photos into the index batch by batch, and return the digests of those that are in."""
-
-    def read(photo: _Photo) -> tuple[Entry, np.ndarray | None]:
-        data = Path(photo.file).read_bytes()
-        taken = time_taken(data, photo.name) or datetime.fromtimestamp(int(photo.modified))
-        entry = Entry(photo.stamp, _digest(data), taken)
-        if entry.digest in contents:
-            return entry, None
-        pixels = tagger.pixels(data, photo.name)
-        return replace(entry, look=look_of(pixels)), pixels
-
-    def matrices_of(decoded: list[tuple[Entry, np.ndarray | None]]) -> list[tuple[Entry, np.ndarray | None]]:
-        pixels = [each for _, each in decoded if each is not None]
-        computed = iter((embed or tagger.principal_vectors)(np.stack(pixels)) if pixels else ())
-        return [(entry, None if each is None else next(computed)) for entry, each in decoded]
-
     arrived: list[str] = []
     if not todo:
         return arrived
     done = 0
-    with closing(network_batches(todo, read, matrices_of, BATCH, tagger.at_once)) as batches:
+    with closing(embedded(index, tagger, todo, contents.__contains__, embed)) as batches:
         while done < len(todo):
             if not in_time():
                 progress.remaining = len(todo) - done
@@ -329,20 +414,9 @@ def _embed(
             batch = next(batches)
             for photo, reason in batch.failed:
                 progress.refused[photo.name] = reason
-            known = index.contents([entry.digest for entry, matrix in batch.results if matrix is None])
-            entries: list[Entry] = []
-            matrices: list[np.ndarray] = []
-            for photo, (entry, matrix) in zip(batch.items, batch.results, strict=True):
-                if matrix is None and entry.digest in known:
-                    matrix, look = known[entry.digest]
-                    entry = replace(entry, look=look)
-                elif matrix is None:  # another process has just removed the vectors
-                    pixels = tagger.pixels(Path(photo.file).read_bytes(), photo.name)
-                    matrix, entry = tagger.principal_vectors(pixels[None])[0], replace(entry, look=look_of(pixels))
-                entries.append(entry)
-                matrices.append(matrix)
-            if entries:
-                index.put(root, [photo.name for photo in batch.items], entries, np.stack(matrices))
+            if batch.items:
+                entries, matrices = zip(*batch.results, strict=True)
+                index.put(root, [photo.name for photo in batch.items], list(entries), np.stack(matrices))
                 if (len(arrived) + len(entries)) // _TIDIED > len(arrived) // _TIDIED:
                     index.tidy_soon()
                 arrived += [entry.digest for entry in entries]

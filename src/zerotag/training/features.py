@@ -6,13 +6,14 @@ torch runs the network on a GPU, ONNX Runtime on CPUs, where it is several times
 import logging
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from zerotag.blocks import block_folder, in_blocks
+from zerotag.blocks import block_folder, in_blocks, missing_blocks
 from zerotag.data.batches import network_batches, pixel_batches
 from zerotag.data.dataset import Dataset
 from zerotag.data.photos import open_photo, to_pixels
@@ -104,15 +105,73 @@ def exported(network: nn.Module, size: int, file: Path) -> Runtime | None:
     return runtime
 
 
-def _in_onnx(runtime: Runtime, dataset: Dataset, rows: np.ndarray, batch: int) -> Iterator[np.ndarray]:
+def _in_onnx(
+    runtime: Runtime, dataset: Dataset, rows: np.ndarray, batch: int, threads: int = 0
+) -> Iterator[np.ndarray]:
     """Like `features_of`, on CPUs."""
     decode = _decoder(dataset, runtime.size)
     for done in network_batches(
-        rows.tolist(), decode, lambda pixels: list(runtime(np.stack(pixels))), batch, runtime.at_once
+        rows.tolist(), decode, lambda pixels: list(runtime(np.stack(pixels))), batch, runtime.at_once, threads
     ):
         if done.failed:
             raise ZerotagError(done.failed[0][1])
         yield np.stack(done.results)
+
+
+@dataclass(frozen=True)
+class FeatureJob:
+    """What the features of photos depend on.
+
+    Attributes:
+        network: (B, 3, S, S) in [0, 1] -> (B, …), in evaluation mode.
+        root: folder of the dataset.
+        size: input side in pixels.
+        batch: batch size.
+        kind: dtype of the output.
+        folder: keeps finished blocks, and the network if ONNX Runtime runs it.
+    """
+
+    network: nn.Module
+    root: Path
+    size: int
+    batch: int
+    kind: type[np.floating]
+    folder: Path
+
+    @property
+    def exported(self) -> Path:
+        """The network for ONNX Runtime, if it can run it."""
+        return self.folder / "network.onnx"
+
+
+# Has the blocks of a job computed that are not there yet: slices of the usable photos.
+Elsewhere = Callable[[FeatureJob, list[slice]], None]
+
+
+def block_computer(
+    job: FeatureJob, dataset: Dataset, device: torch.device, runtime: Runtime | None, threads: int = 0
+) -> Callable[[slice], Iterator[np.ndarray]]:
+    """A function that computes the outputs of a slice of the usable photos, in parts.
+
+    Args:
+        job: what to compute.
+        dataset: that of the job.
+        device: device of the network.
+        runtime: runs the network in place of torch.
+        threads: as for `network_batches`.
+    """
+    usable = np.flatnonzero(dataset.usable)
+
+    def compute(rows: slice) -> Iterator[np.ndarray]:
+        parts = (
+            _in_onnx(runtime, dataset, usable[rows], job.batch, threads)
+            if runtime
+            else features_of(job.network, dataset, usable[rows], job.size, job.batch, device)
+        )
+        for part in parts:
+            yield part.astype(job.kind)
+
+    return compute
 
 
 def compute_features(
@@ -125,6 +184,7 @@ def compute_features(
     work: Path,
     key: str,
     kind: type[np.floating] = np.float32,
+    elsewhere: Elsewhere | None = None,
 ) -> None:
     """Compute and cache a network's outputs for all usable photos.
 
@@ -138,26 +198,22 @@ def compute_features(
         work: keeps finished blocks, so that an interrupted run resumes; removed at the end.
         key: identifies everything the outputs depend on; blocks of other keys are ignored.
         kind: dtype of the output.
+        elsewhere: computes missing blocks first, such as on a cluster, into the folder that keeps them.
     """
     network = network.to(device).to(memory_format=torch.channels_last).eval()
     usable = np.flatnonzero(dataset.usable)
     folder = block_folder(work, key)
-    runtime = exported(network, size, folder / "network.onnx") if device.type == "cpu" else None
+    job = FeatureJob(network, dataset.root, size, batch, kind, folder)
+    runtime = exported(network, size, job.exported) if device.type == "cpu" else None
     if runtime:
         shape = runtime(np.zeros((1, size, size, 3), dtype=np.uint8)).shape[1:]
     else:
+        job.exported.unlink(missing_ok=True)  # of a CPU, or of no use
         with torch.inference_mode():
             shape = tuple(network(torch.zeros(1, 3, size, size, device=device)).shape[1:])
-
-    def compute(rows: slice) -> Iterator[np.ndarray]:
-        parts = (
-            _in_onnx(runtime, dataset, usable[rows], batch)
-            if runtime
-            else features_of(network, dataset, usable[rows], size, batch, device)
-        )
-        for part in parts:
-            yield part.astype(kind)
-
+    if elsewhere:
+        elsewhere(job, missing_blocks(usable.size, _BLOCK, folder))
+    compute = block_computer(job, dataset, device, runtime)
     with write_aside(file) as draft:
         # Memory-mapped: activations of a large dataset do not fit in memory.
         table = np.lib.format.open_memmap(draft, mode="w+", dtype=kind, shape=(len(dataset.photos), *shape))
