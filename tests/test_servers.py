@@ -99,7 +99,7 @@ def nightly(server: Prefect) -> dict[str, Any]:
         found = httpx.get(f"{server.api}/flow_runs/{run}", timeout=30).json()
         return found if found["state_type"] in ("COMPLETED", "FAILED", "CRASHED") else None
 
-    return until(ended, 400)
+    return until(ended, 550)
 
 
 @contextmanager
