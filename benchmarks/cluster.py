@@ -83,6 +83,8 @@ class Nodes:
 
     def kill(self, node: subprocess.Popen[bytes]) -> None:
         """Kill a node and all its processes at once, as a power failure does."""
+        if node.poll() is not None:  # its number may be another process's by now
+            return
         with suppress(psutil.NoSuchProcess):
             top = psutil.Process(node.pid)
             for each in [top, *top.children(recursive=True)]:
