@@ -49,8 +49,8 @@ class Nodes:
     folder: Path
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def add(self, *options: str) -> subprocess.Popen[bytes]:
-        """Start a node of one core, and wait until it has joined."""
+    def add(self, *options: str, tries: int = 3) -> subprocess.Popen[bytes]:
+        """Start a node of one core, and wait until it has joined; on a busy machine a node may give up."""
         head = not self.started
         command = [
             str(Path(sys.executable).with_name("ray")),
@@ -74,6 +74,8 @@ class Nodes:
         self.started.append(node)
         end = time.monotonic() + 120
         while "Ray runtime started" not in said.read_text():
+            if node.poll() is not None and tries > 1 and not head:
+                return self.add(*options, tries=tries - 1)
             if node.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"a node does not start:\n{said.read_text()[-3000:]}")
             time.sleep(0.1)
@@ -81,6 +83,8 @@ class Nodes:
 
     def kill(self, node: subprocess.Popen[bytes]) -> None:
         """Kill a node and all its processes at once, as a power failure does."""
+        if node.poll() is not None:  # its number may be another process's by now
+            return
         with suppress(psutil.NoSuchProcess):
             top = psutil.Process(node.pid)
             for each in [top, *top.children(recursive=True)]:
