@@ -95,8 +95,10 @@ def spread(
     context.enable_progress_bars = context.print_on_execution_start = False
     context.target_max_block_size = None  # a shard's pixels stay together
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    blocks = [{"number": number, "item": pickle.dumps(item)} for number, item in enumerate(items)]
-    data: ray.data.Dataset = ray.data.from_items(blocks, override_num_blocks=len(blocks))
+    data: ray.data.Dataset = ray.data.from_items(
+        [{"number": number, "item": pickle.dumps(item)} for number, item in enumerate(items)],
+        override_num_blocks=len(items),
+    )
     if gpus and make_before:
         data = data.map_batches(
             _before,  # type: ignore[arg-type]
