@@ -137,7 +137,7 @@ def test_the_deployments_in_the_prefect_ui(prefect: Prefect, tmp_path: Path) -> 
     ui = prefect.api.removesuffix("/api")
     serving = subprocess.Popen([sys.executable, "-m", "flows.deploy"], cwd=prefect.project, env=prefect.environment)
     try:
-        until(lambda: len(prefect.ask("deployments/filter", {})) == 3, 60)
+        until(lambda: len(prefect.ask("deployments/filter", {})) == 4, 60)
         # The scheduler plans the nightly runs.
         until(lambda: prefect.ask("flow_runs/filter", {"flow_runs": {"state": {"name": {"any_": ["Scheduled"]}}}}), 60)
         with chromium(tmp_path) as browser:
@@ -148,7 +148,7 @@ def test_the_deployments_in_the_prefect_ui(prefect: Prefect, tmp_path: Path) -> 
                 wait = WebDriverWait(browser, 60, ignored_exceptions=[Exception])
                 wait.until(lambda one: all(text in one.find_element(*body).text for text in texts), str(texts))
 
-            shows("deployments", "3 Deployments", "on-demand", "nightly", "train", "evaluate", "retrain", "Ready")
+            shows("deployments", "4 Deployments", "on-demand", "nightly", "train", "evaluate", "photos", "retrain", "Ready")
             nightly = httpx.get(f"{prefect.api}/deployments/name/retrain/nightly", timeout=30).json()
             shows(f"deployments/deployment/{nightly['id']}", "At 02:00 AM every day", "flows.retrain.retrain")
             evaluate = httpx.get(f"{prefect.api}/deployments/name/evaluate/on-demand", timeout=30).json()

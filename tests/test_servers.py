@@ -126,6 +126,7 @@ def test_a_promotion_is_seen_from_the_other_checkout(checkouts: tuple[Prefect, l
     assert deployed == {
         ("on-demand", "flows.train.train"),
         ("on-demand", "flows.evaluate.evaluate_model"),
+        ("on-demand", "flows.photos.photos"),
         ("nightly", "flows.retrain.retrain"),
     }
     with ExitStack() as stack:
