@@ -29,7 +29,6 @@ from typing import Any
 import psutil
 from benchmarks.throughput import PROJECT, photographs, processor
 from pyarrow import parquet
-from ray.util import get_node_ip_address
 
 # What a node's object store may hold, in bytes.
 _STORE = 128 * 2**20
@@ -57,6 +56,7 @@ class Nodes:
             "start",
             "--block",
             "--num-cpus=1",
+            "--node-ip-address=127.0.0.1",
             "--disable-usage-stats",
         ]
         command += [f"--object-store-memory={_STORE}", "--include-log-monitor=false"]
@@ -97,10 +97,10 @@ class Nodes:
 def nodes(count: int, port: int) -> Iterator[Nodes]:
     """A cluster of so many nodes of a core each; killed in the end."""
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # sockets need a short path
-    # Nodes listen on the machine's address, to those who know this.
+    # Nodes listen to those who know this.
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    cluster = Nodes(f"{get_node_ip_address()}:{port}", folder)
+    cluster = Nodes(f"127.0.0.1:{port}", folder)
     try:
         for _ in range(count):
             cluster.add()

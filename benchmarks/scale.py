@@ -160,7 +160,8 @@ def own_ray(cores: int) -> Iterator[None]:
 
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # sockets need a short path
-    ray.init("local", num_cpus=cores, include_dashboard=False, object_store_memory=2**30, _temp_dir=folder,
+    ray.init("local", _node_ip_address="127.0.0.1", num_cpus=cores, include_dashboard=False,
+             object_store_memory=2**30, _temp_dir=folder,
              logging_level="ERROR", log_to_driver=False)  # fmt: skip
     try:
         yield

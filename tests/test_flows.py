@@ -148,7 +148,17 @@ def test_the_deployments_in_the_prefect_ui(prefect: Prefect, tmp_path: Path) -> 
                 wait = WebDriverWait(browser, 60, ignored_exceptions=[Exception])
                 wait.until(lambda one: all(text in one.find_element(*body).text for text in texts), str(texts))
 
-            shows("deployments", "4 Deployments", "on-demand", "nightly", "train", "evaluate", "photos", "retrain", "Ready")
+            shows(
+                "deployments",
+                "4 Deployments",
+                "on-demand",
+                "nightly",
+                "train",
+                "evaluate",
+                "photos",
+                "retrain",
+                "Ready",
+            )
             nightly = httpx.get(f"{prefect.api}/deployments/name/retrain/nightly", timeout=30).json()
             shows(f"deployments/deployment/{nightly['id']}", "At 02:00 AM every day", "flows.retrain.retrain")
             evaluate = httpx.get(f"{prefect.api}/deployments/name/evaluate/on-demand", timeout=30).json()

@@ -86,6 +86,7 @@ def _start(ray: Any, logs: bool) -> Callable[[], None]:
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
     ray.init(
         "local",
+        _node_ip_address="127.0.0.1",  # nobody else has to reach it
         num_cpus=cores(),
         include_dashboard=False,
         object_store_memory=None if Path("/dev/nvidia0").exists() else _STORE,
