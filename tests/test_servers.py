@@ -115,7 +115,11 @@ def worker(server: Prefect, checkout: Path) -> Iterator[subprocess.Popen[bytes]]
             yield process
         finally:
             process.terminate()
-            process.wait(30)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:  # it has no flow, and waits for the server's next word
+                process.kill()
+                process.wait(10)
 
 
 def test_a_promotion_is_seen_from_the_other_checkout(checkouts: tuple[Prefect, list[Path]]) -> None:
