@@ -233,4 +233,4 @@ def test_completion_in_bash() -> None:
     assert done.returncode == 0 and "complete -o default -F _zerotag_completion zerotag" in done.stderr, done.stderr
     first, *others = done.stdout.splitlines()
     assert {"tag", "index", "search", "profile", "champion"} <= set(first.split())
-    assert others == ["search", "show rollback", "--threshold"]
+    assert others == ["search", "show challenger rollback", "--threshold"]
