@@ -223,6 +223,30 @@ def _free_port() -> str:
         return str(probe.getsockname()[1])
 
 
+# What `retrain` demands of a model's behaviour, where models learn next to nothing.
+NO_BOUNDS = {"slices": 1.0} | dict.fromkeys(["flip", "brightness", "jpeg", "resize", "direction", "minimal"], 0.0)
+_FILES = (
+    "dvc.yaml",
+    "prefect.yaml",
+    "pyproject.toml",
+    "params.yaml",
+    "data.dvc",
+    ".dvcignore",
+    ".gitignore",
+    ".dvc/config",
+)
+
+
+def copy_code(project: Path) -> None:
+    """Copy the code and the settings, as they are in this checkout; the tests of the flows run in such a copy too."""
+    for name in ("stages", "flows", "service", "src/zerotag"):
+        shutil.copytree(PROJECT / name, project / name, ignore=_IGNORED)
+    (project / ".dvc").mkdir()
+    for name in _FILES:
+        shutil.copy(PROJECT / name, project / name)
+    (project / "data.version").symlink_to("data.dvc")
+
+
 def small(params: dict[str, Any]) -> None:
     """Few rendered photos, one small model, little training; behaviour that is not judged."""
     params["sources"]["scenes"].update(photos=120, pixels=64)
@@ -235,29 +259,14 @@ def small(params: dict[str, Any]) -> None:
     params["package"]["words"] = 50_000
     params["export"].update(compare=[], check_photos=2, eval_photos=8)
     params["evaluate"]["examples"] = params["report"]["examples"] = 2
-    bounds = dict.fromkeys(["flip", "brightness", "jpeg", "resize", "direction", "minimal"], 0.0)
-    params["behaviour"] = {**bounds, "slices": 1.0}
+    params["behaviour"] = dict(NO_BOUNDS)
 
 
 def prepare(folder: Path) -> Place:
     """A copy of the project, as a Git repository with a remote, a DVC remote, and a person's photos."""
     project, home = folder / "project", folder / "home"
-    for name in ("stages", "flows", "service", "src"):
-        shutil.copytree(PROJECT / name, project / name, ignore=_IGNORED)
-    (project / ".dvc").mkdir()
+    copy_code(project)
     (project / "work").mkdir()
-    for name in (
-        "dvc.yaml",
-        "prefect.yaml",
-        "pyproject.toml",
-        "params.yaml",
-        "data.dvc",
-        ".dvcignore",
-        ".gitignore",
-        ".dvc/config",
-    ):
-        shutil.copy(PROJECT / name, project / name)
-    (project / "data.version").symlink_to("data.dvc")
     params = yaml.safe_load((project / "params.yaml").read_text())
     small(params)
     (project / "params.yaml").write_text(yaml.safe_dump(params))

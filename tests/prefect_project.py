@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -14,7 +13,8 @@ from typing import Any
 
 import httpx
 import yaml
-from conftest import PROJECT, free_port, place_starter
+from conftest import free_port, place_starter
+from docs.commands import NO_BOUNDS, copy_code
 
 BACKBONES = ["test_efficientnet", "tf_efficientnet_lite0"]
 
@@ -89,29 +89,12 @@ def small(params: dict[str, Any]) -> None:
     params["evaluate"]["examples"] = params["report"]["examples"] = 2
     params["flows"].update(retries=2, retry_seconds=0.1)
     params["retrain"].update(bootstrap=50)
-    # A model that has learnt nothing behaves like one.
-    params["behaviour"] = {"slices": 1.0} | dict.fromkeys(
-        ["flip", "brightness", "jpeg", "resize", "direction", "minimal"], 0.0
-    )
+    params["behaviour"] = dict(NO_BOUNDS)
 
 
 def copy_project(project: Path, starter: Path) -> None:
-    """A Git repository of the code and the settings, with `small`."""
-    for name in ("stages", "flows", "service", "src/zerotag"):
-        shutil.copytree(PROJECT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (project / ".dvc").mkdir()
-    for name in (
-        "dvc.yaml",
-        "prefect.yaml",
-        "pyproject.toml",
-        "params.yaml",
-        "data.dvc",
-        ".dvcignore",
-        ".gitignore",
-        ".dvc/config",
-    ):
-        shutil.copy(PROJECT / name, project / name)
-    (project / "data.version").symlink_to("data.dvc")
+    """The code, the settings and a starter."""
+    copy_code(project)
     place_starter(starter, project)
 
 

@@ -11,6 +11,7 @@ import pytest
 from conftest import PROJECT
 
 BASE = ("errors", "extras", "files", "settings", "blocks", "runtime", "stores")
+WHOLE = (*BASE, "words", "data", "training", "evaluation", "serving", "packaging", "registry", "cluster")
 # A room (a package, or a module beside them) may import itself and the rooms on its right, all of them from rows above.
 ARROWS: dict[str, tuple[str, ...]] = {
     "extras": (),
@@ -37,34 +38,11 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "cluster": (*BASE, "words", "data", "training", "evaluation", "serving"),
     "client": BASE,
     "zerotag": ("client", "serving.tagger"),  # src/zerotag/__init__.py
-    "cli": (
-        *BASE,
-        "profiles",
-        "metadata",
-        "words",
-        "data",
-        "training",
-        "evaluation",
-        "serving",
-        "packaging",
-        "registry",
-        "cluster",
-    ),
+    "cli": (*WHOLE, "profiles", "metadata"),
     # What runs the library; none of the three imports another.
-    "stages": (
-        *BASE,
-        "samples",
-        "words",
-        "data",
-        "training",
-        "evaluation",
-        "serving",
-        "packaging",
-        "registry",
-        "cluster",
-    ),
+    "stages": (*WHOLE, "samples"),
     "service": (*BASE, "metadata", "data.batches", "data.photos", "samples", "serving", "registry"),
-    "flows": (*BASE, "words", "data", "training", "evaluation", "serving", "packaging", "registry", "cluster"),
+    "flows": WHOLE,
 }
 BESIDE = ("stages", "service", "flows")
 OURS = ("zerotag", "benchmarks", "docs", "tests", *BESIDE)
