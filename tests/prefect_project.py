@@ -16,7 +16,7 @@ import yaml
 from conftest import free_port, place_starter
 from docs.commands import NO_BOUNDS, copy_code
 
-BACKBONES = ["test_efficientnet", "tf_efficientnet_lite0"]
+BACKBONES = ["test_efficientnet", "test_resnet"]
 
 
 @dataclass(frozen=True)
