@@ -299,8 +299,10 @@ def features(folder: Path, rounds: int) -> None:
     from zerotag.data.prepare import PrepareSettings, prepare
     from zerotag.data.sources.base import PhotoFile, Source
     from zerotag.training.backbones import build_backbone
+    from zerotag.training import features as module
     from zerotag.training.features import as_input, compute_features, exported
 
+    module._EXPORTED = 0  # as for many photos
     files = sorted(folder.iterdir())
     labels = sp.csr_matrix(np.ones((len(files), 1)))
     source = Source([file.name for file in files], [PhotoFile(file) for file in files], ["photo"], labels,

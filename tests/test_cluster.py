@@ -394,6 +394,7 @@ def test_the_stages_functions(
     """Shards, features and principal vectors are to the bit those of one machine."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(features_module, "_BLOCK", 4)
+    monkeypatch.setattr(features_module, "_EXPORTED", 1)
     files = sorted((photo_folder / "images").iterdir())
     files[5].write_bytes(encoded()[:500])
     labels = sp.csr_matrix(np.ones((12, 1)))

@@ -64,6 +64,7 @@ def exported_once(monkeypatch: pytest.MonkeyPatch, network_file: Path) -> None:
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_BLOCK", 4)
+    monkeypatch.setattr(module, "_EXPORTED", 1)  # however few photos
 
 
 @pytest.fixture
@@ -116,6 +117,11 @@ def test_onnx_runtime_computes_what_torch_does(
     assert "torch runs the network, since it cannot be exported (no such operator)" in caplog.text
     np.testing.assert_allclose(in_onnx, in_torch, atol=1e-4 * np.abs(in_torch).max())
     assert not np.array_equal(in_onnx, in_torch)  # these were computed by torch
+
+    # For a few photos, the export would take longer than torch.
+    monkeypatch.setattr(module, "_EXPORTED", 12)
+    caplog.clear()
+    assert np.array_equal(compute(backbone, dataset, tmp_path), in_torch) and not caplog.records
 
 
 def test_a_network_that_onnx_runtime_computes_otherwise_is_left_to_torch(

@@ -1,6 +1,6 @@
 """Extract and cache features of photos, in blocks, so that an interrupted run resumes.
 
-torch runs the network on a GPU, ONNX Runtime on CPUs, where it is several times as fast.
+torch runs the network on a GPU and for few photos, ONNX Runtime on CPUs, where it is several times as fast.
 """
 
 import logging
@@ -25,6 +25,8 @@ from zerotag.training.onnx_export import FromPixels, export_onnx
 logger = logging.getLogger(__name__)
 
 _BLOCK = 2000
+# Photos from which ONNX Runtime is worth the 5 to 20 s that the export takes.
+_EXPORTED = 500
 # Outputs of ONNX Runtime and torch may differ by so much, relative to the largest.
 _TOLERANCE = 1e-4
 
@@ -204,11 +206,11 @@ def compute_features(
     usable = np.flatnonzero(dataset.usable)
     folder = block_folder(work, key)
     job = FeatureJob(network, dataset.root, size, batch, kind, folder)
-    runtime = exported(network, size, job.exported) if device.type == "cpu" else None
+    runtime = exported(network, size, job.exported) if device.type == "cpu" and usable.size >= _EXPORTED else None
     if runtime:
         shape = runtime(np.zeros((1, size, size, 3), dtype=np.uint8)).shape[1:]
     else:
-        job.exported.unlink(missing_ok=True)  # of a CPU, or of no use
+        job.exported.unlink(missing_ok=True)  # of no use, or left by a run on a CPU
         with torch.inference_mode():
             shape = tuple(network(torch.zeros(1, 3, size, size, device=device)).shape[1:])
     if elsewhere:
