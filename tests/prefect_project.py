@@ -87,7 +87,7 @@ def small(params: dict[str, Any]) -> None:
     params["package"]["words"] = 1000
     params["export"].update(compare=[], check_photos=2, eval_photos=8)
     params["evaluate"]["examples"] = params["report"]["examples"] = 2
-    params["flows"].update(retries=2, retry_seconds=0.1)
+    params["flows"].update(retries=2, retry_seconds=0.1, runs_at_once=1)
     params["retrain"].update(bootstrap=50)
     params["behaviour"] = dict(NO_BOUNDS)
 
