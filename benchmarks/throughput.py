@@ -298,8 +298,8 @@ def features(folder: Path, rounds: int) -> None:
     from zerotag.data.photos import open_photo, to_pixels
     from zerotag.data.prepare import PrepareSettings, prepare
     from zerotag.data.sources.base import PhotoFile, Source
-    from zerotag.training.backbones import build_backbone
     from zerotag.training import features as module
+    from zerotag.training.backbones import build_backbone
     from zerotag.training.features import as_input, compute_features, exported
 
     module._EXPORTED = 0  # as for many photos
