@@ -116,7 +116,7 @@ def main() -> None:
     arguments.add_argument("--photos", type=int, default=500)
     arguments.add_argument("--rounds", type=int, default=1)
     arguments.add_argument("--shard", type=int, default=512, help="photos of a shard")
-    arguments.add_argument("--kill", choices=["node", "driver"], help="what is killed; no rates")
+    arguments.add_argument("--kill", nargs="+", choices=["node", "driver"], help="what is killed, in turns; no rates")
     arguments.add_argument("--only", nargs="+", choices=["tag", "index"], default=["tag", "index"])
     arguments.add_argument("--model", type=Path, help="package folder; the starter if not given")
     options = arguments.parse_args()
@@ -135,7 +135,10 @@ def main() -> None:
             for what in options.only:
                 run = Run(what, folder, model, Path(work), cluster, options.shard)
                 if options.kill:
-                    killed(run, options.kill)
+                    command, expected = run.local()
+                    timed(command, expected)
+                    for number, victim in enumerate(options.kill):
+                        killed(run, victim, expected, number)
                 else:
                     rates(run, options.rounds, options.photos)
 
@@ -185,11 +188,9 @@ def rates(run: Run, rounds: int, photos: int) -> None:
         print(f"| {name} | {photos / seconds:.1f} | {ratio:.2f} | {seconds:.1f} |", flush=True)
 
 
-def killed(run: Run, victim: str) -> None:
+def killed(run: Run, victim: str, expected: Path, number: int) -> None:
     """Kill a node or the driver when a third is done, and compare the results with those of one machine."""
-    command, expected = run.local()
-    timed(command, expected)
-    command, target = run.spread()
+    command, target = run.spread(number)
     shards = -(-len(list(run.photos.iterdir())) // run.shard)
     if victim == "node":
         run.cluster.add()  # in place of one that an earlier run killed, or the one that is killed

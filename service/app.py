@@ -432,7 +432,7 @@ async def _read_search(request: Request) -> _Search:
             for upload in photos:
                 if isinstance(upload, str):
                     raise HTTPException(422, "photo: send the image file itself, not text or a URL")
-                photo = await upload.read(), _name(upload)
+                photo = await _content(upload), _name(upload)
             texts = {name: [each for each in form.getlist(name) if isinstance(each, str)] for name in _SEARCH_FIELDS}
         # An empty field is one that was not filled in.
         given: Any = {name: values[-1] for name, values in texts.items() if values and values[-1].strip()}
@@ -469,6 +469,13 @@ def _other_type(wanted: str, kind: str) -> str:
 
 def _name(upload: Uploaded) -> str:
     return (upload.filename or "photo")[:200]
+
+
+async def _content(upload: Uploaded) -> bytes:
+    """What was uploaded; the form's own copy is freed."""
+    content = await upload.read()
+    await upload.close()
+    return content
 
 
 def create_app(settings: ServeSettings) -> FastAPI:
@@ -523,7 +530,7 @@ def create_app(settings: ServeSettings) -> FastAPI:
         """Tag a photo."""
         words = await words_of(vocabulary, task)
         asked = _Asked(words, not vocabulary, top, threshold, everything, task)
-        seen = await service.embed(_Photo(await photo.read(), _name(photo), asked))
+        seen = await service.embed(_Photo(await _content(photo), _name(photo), asked))
         return {"tags": seen.tags, **absent(words), "model": service.version, "milliseconds": seen.spent}
 
     @api.post("/tag/batch", response_model=BatchTags, dependencies=[working])
@@ -540,7 +547,7 @@ def create_app(settings: ServeSettings) -> FastAPI:
             raise HTTPException(413, f"{len(photos)} photos exceed the limit of {settings.max_photos} per request.")
         words = await words_of(vocabulary, task)
         asked = _Asked(words, not vocabulary, top, threshold, everything, task)
-        working_on = [service.embed(_Photo(await photo.read(), _name(photo), asked)) for photo in photos]
+        working_on = [service.embed(_Photo(await _content(photo), _name(photo), asked)) for photo in photos]
         answers, spent = [], dict.fromkeys(("decode", "network", "score"), 0.0)
         for photo, seen in zip(photos, await asyncio.gather(*working_on, return_exceptions=True), strict=True):
             answer = BatchPhoto(photo=_name(photo))
@@ -561,7 +568,7 @@ def create_app(settings: ServeSettings) -> FastAPI:
     @api.post("/embed", response_model=Embedding, dependencies=[Depends(one_photo), working])
     async def embed_photo(photo: Photo) -> Any:
         """Compute the principal vectors of a photo, to be compared with word vectors or with those of other photos."""
-        seen = await service.embed(_Photo(await photo.read(), _name(photo)))
+        seen = await service.embed(_Photo(await _content(photo), _name(photo)))
         return {
             "vectors": seen.principal.tolist(),
             "model": service.version,
