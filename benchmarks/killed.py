@@ -29,8 +29,9 @@ def main() -> None:
     arguments.add_argument("--kills", type=int, default=5)
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--work", type=Path, help="folder for the photographs and the index")
+    arguments.add_argument("--model", type=Path, help="package folder; the starter if not given")
     options = arguments.parse_args()
-    model = starter_package(PROJECT).resolve()
+    model = (options.model or starter_package(PROJECT)).resolve()
     with tempfile.TemporaryDirectory(dir=options.work) as work:
         folder, database = Path(work) / "photos", Path(work) / "index"
         originals = scaled_photos(320, 240, 24)
@@ -66,7 +67,7 @@ def check(database: Path, model: Path, originals: list[bytes], photos: int) -> N
     tagger = Tagger(model)
     index = open_index(str(database), tagger)
     pixels = [tagger.pixels(original, "photo") for original in originals]
-    expected = np.concatenate([tagger.principal_vectors(each[None])[0] for each in pixels])
+    expected = np.concatenate([tagger.principal_vectors(each[None])[0, :1] for each in pixels])
     counts: Counter[str] = Counter()
     wrong = 0
     for keys, _, _, vectors in index.first_rows():
