@@ -56,6 +56,8 @@ _EXACT = 50_000
 # Candidates of the engine's index beyond the wanted number; how many times more for several words or an example; and
 # the number beyond which none are added, though better photos may be missing.
 _BEYOND, _SEVERAL, _DEEPEST = 200, 4, 10_000
+# Standard deviations of its products that a photo which it left out may exceed what they say.
+_ERRORS = 2.0
 # The engine's index: bits for each dimension, rows in a partition, and growth after which it is made anew.
 _BITS, _PARTITION, _GROWTH = 4, 4096, 4
 _ALL_PARTITIONS = 1_000_000
@@ -575,7 +577,13 @@ class Index:
             photos |= zip(_keys(rows), found, strict=True)
             # Recomputed, since the engine's distance, 1 - product, is less precise.
             products = (unit(found) if aim.cosine else found) @ vector
-            bounds.append(float(products.min()) if len(rows) == count else -np.inf)
+            least = float(products.min())
+            if approximate and not aim.cosine:
+                # The engine left out what its codes say is lower, which may be off as they are for the photos found.
+                coded = 1 - rows["_distance"].to_numpy()
+                off = products - coded
+                least = float(coded.min() + off.mean() + _ERRORS * off.std())
+            bounds.append(least if len(rows) == count else -np.inf)
         return photos, aim.scaled(float(np.mean(bounds)))
 
     def _score(
