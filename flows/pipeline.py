@@ -5,6 +5,7 @@ The current folder is the checkout.
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from prefect.artifacts import create_table_artifact
 from prefect.logging import get_run_logger
 
 from zerotag.errors import ZerotagError
@@ -27,6 +29,8 @@ LOCK = Path("work/flow.lock")
 _DVC = [sys.executable, "-m", "dvc"]
 # Interval at which progress bars are logged, in seconds.
 _PROGRESS_SECONDS = 10.0
+# As zerotag.cluster.shards writes it.
+_SHARD = re.compile(r"zerotag: (?P<shard>shard \d+ of \d+):? (?P<what>.+)")
 
 
 def stamped(name: str) -> Callable[[], str]:
@@ -65,19 +69,22 @@ def repro(
     watch = subprocess.Popen(
         ["sh", "-c", f"read _; kill -KILL -{child.pid}"], stdin=subprocess.PIPE, start_new_session=True
     )
+    shards: list[dict[str, str]] = []
     try:
-        said = _follow(child)
+        said = _follow(child, shards)
         if child.wait():
             raise ZerotagError(f"dvc repro {' '.join(targets)} failed:\n" + "\n".join(said[-8:]))
     finally:
+        if shards:
+            create_table_artifact(shards, key="shards", description=f"on the cluster: {' '.join(targets)}")
         watch.kill()
         watch.communicate()
         if child.poll() is None:
             os.killpg(child.pid, signal.SIGTERM)
 
 
-def _follow(child: subprocess.Popen[str]) -> list[str]:
-    """Log a process's output and return its last lines."""
+def _follow(child: subprocess.Popen[str], shards: list[dict[str, str]]) -> list[str]:
+    """Log a process's output and return its last lines; what it says of shards is added to `shards`."""
     log, said, bar = get_run_logger(), [""], 0.0
     for line in child.stdout or ():
         line = line.rstrip()
@@ -87,6 +94,8 @@ def _follow(child: subprocess.Popen[str]) -> list[str]:
             bar = time.monotonic()
         elif line:
             said = [*said[-20:], line]
+            if shard := _SHARD.match(line):
+                shards.append(shard.groupdict())
         if line:
             log.info(line)
     return said

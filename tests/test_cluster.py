@@ -474,3 +474,44 @@ def test_the_flow(cluster: Nodes, photos: Path, packaged: Path, tmp_path: Path) 
     assert (state, message, progress) == ("COMPLETED", "99 photos tagged, 1 failed", 100.0)
     assert [(row["shard"], row["photos"], row["failed"]) for row in rows] == [(1, 100, 1)]
     assert "050.jpg" in rows[0]["why"] and "process" in rows[0]["node"]
+
+
+STAGE = """
+import json
+from flows.pipeline import repro
+from prefect import flow
+from prefect.artifacts import Artifact
+from prefect.testing.utilities import prefect_test_harness
+
+@flow
+def run():
+    repro()
+
+with prefect_test_harness():
+    run()
+    print(Artifact.get("shards").data)
+"""
+
+
+def test_the_shards_of_a_stage_are_an_artifact(tmp_path: Path) -> None:
+    """Of a flow that runs it; where no one watches, each shard has a line."""
+    (tmp_path / "stage.py").write_text(
+        "from zerotag.cluster.shards import ShardReport, progress\n"
+        "with progress('features', 64) as report:\n"
+        "    report(ShardReport(1, 3, 32, {'a.jpg': 'a.jpg: empty'}, '', 0.5, '10.0.0.1, process 7'))\n"
+        "    report(ShardReport(0, 3, 0, {}, 'the disk is full', 0.1, '10.0.0.2, process 8'))\n"
+        "    report(ShardReport(2, 3, 32, kept=True))\n"
+    )
+    (tmp_path / "dvc.yaml").write_text("stages: {features: {cmd: python stage.py, outs: []}}\n")
+    path = {"PYTHONPATH": os.pathsep.join(sys.path), "DVC_NO_ANALYTICS": "1", "PREFECT_HOME": str(tmp_path / "prefect")}
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=tmp_path, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", STAGE], cwd=tmp_path, env={**os.environ, **path}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == [
+        {"shard": "shard 2 of 3", "what": "a.jpg: empty"},
+        {"shard": "shard 2 of 3", "what": "32 photos in 0.5 s on 10.0.0.1, process 7"},
+        {"shard": "shard 1 of 3", "what": "failed on 10.0.0.2, process 8: the disk is full"},
+        {"shard": "shard 3 of 3", "what": "32 photos by an earlier run"},
+    ]

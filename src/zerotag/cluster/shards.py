@@ -78,6 +78,8 @@ Report = Callable[[ShardReport], None]
 def progress(what: str, photos: int | None = None) -> Iterator[Report]:
     """Show how many photos are done, at what rate and for how long; and of each shard, what failed.
 
+    Where no one watches, as in the log of a flow, each shard that is done has a line as well.
+
     Args:
         what: a word for what is done.
         photos: their number; None if it is known by the shards only.
@@ -89,6 +91,9 @@ def progress(what: str, photos: int | None = None) -> Iterator[Report]:
             lines = [f"zerotag: {place}: {reason}" for reason in shard.failed.values()]
             if shard.error:
                 lines.append(f"zerotag: {place} failed on {shard.node}: {shard.error}")
+            elif bar.disable:
+                where = "by an earlier run" if shard.kept else f"in {shard.seconds:.1f} s on {shard.node}"
+                lines.append(f"zerotag: {place}: {shard.photos} photos {where}")
             for line in lines:
                 tqdm.write(line, file=sys.stderr)
             if shard.kept and not bar.disable:  # by an earlier run, which says nothing of the rate

@@ -1,14 +1,14 @@
 """What the stages prepare, features and evaluate do on a cluster; all nodes see the checkout, at the same path."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from zerotag.cluster.shards import Outcome, Shard, ShardReport, follow, need_all, progress
-from zerotag.cluster.spread import Spread, in_order
+from zerotag.cluster.shards import Outcome, Report, Shard, ShardReport, follow, need_all, progress
+from zerotag.cluster.spread import Done, Spread, in_order
 
 Result = TypeVar("Result")
 # Photos of a part of the evaluation; a multiple of the batch is taken.
@@ -93,15 +93,20 @@ def principal_vectors_of(
     """
     part = -(-_PART // batch) * batch
     parts = [rows[start : start + part] for start in range(0, rows.size, part)]
-    found: list[np.ndarray] = []
     with progress("evaluate", rows.size) as report:
         threads = _threads()
         make = partial(_scorer, folder, root, batch, gpu, threads)
         done = spread(make, parts, folder=Path.cwd(), gpu=gpu, cores=threads)
-        for number, vectors in enumerate(in_order(done)):
-            found.append(vectors)
-            report(ShardReport(number, len(parts), len(vectors)))
+        found = list(in_order(_told(done, len(parts), report)))
     return np.concatenate(found)
+
+
+def _told(done: Iterator[Done[np.ndarray]], parts: int, report: Report) -> Iterator[Done[np.ndarray]]:
+    """Report parts as they are done."""
+    for each in done:
+        photos = 0 if each.result is None else len(each.result)
+        report(ShardReport(each.number, parts, photos, {}, each.error, each.seconds, each.node))
+        yield each
 
 
 def _scorer(folder: Path, root: Path, batch: int, gpu: bool, threads: int) -> Callable[[np.ndarray], np.ndarray]:
