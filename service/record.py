@@ -11,7 +11,6 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from prometheus_client import Counter, Gauge, Histogram
 
 from zerotag.errors import ZerotagError
@@ -176,8 +175,8 @@ class RequestLog:
 
 
 def _brightness_and_contrast(pixels: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation of (S, S, 3) uint8 values, in [0, 1]."""
-    counts = np.reshape(Image.fromarray(pixels).histogram(), (3, 256)).sum(axis=0)  # one pass, in C
+    """Mean and standard deviation of uint8 values, in [0, 1]."""
+    counts = np.bincount(pixels.ravel(), minlength=256)  # one pass; a third of the time that floats take
     levels = np.linspace(0, 1, 256)
     mean = float(counts @ levels / pixels.size)
     return mean, math.sqrt(float(counts @ (levels - mean) ** 2 / pixels.size))

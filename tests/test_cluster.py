@@ -254,7 +254,7 @@ def bucket() -> Iterator[Callable[[str, bytes], None]]:
             "AWS_ALLOW_HTTP": "true",
         }.items():
             patch.setenv(name, value)
-        client = boto3.client("s3", region_name="us-east-1")
+        client = boto3.Session().client("s3", region_name="us-east-1")
         client.create_bucket(Bucket="photos")
         yield lambda key, body: client.put_object(Bucket="photos", Key=key, Body=body)
     server.stop()

@@ -50,8 +50,8 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
             except httpx.HTTPError:
                 time.sleep(0.1)
         root = {"endpoint_url": url, "region_name": "us-east-1", "aws_access_key_id": "-", "aws_secret_access_key": "-"}
-        boto3.client("s3", **root).create_bucket(Bucket="album")
-        iam = boto3.client("iam", **root)
+        boto3.Session().client("s3", **root).create_bucket(Bucket="album")
+        iam = boto3.Session().client("iam", **root)
         iam.create_user(UserName="team")
         key = iam.create_access_key(UserName="team")["AccessKey"]
         allowed = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
@@ -216,7 +216,7 @@ def test_dvc_pushes_and_pulls_through_a_connection_that_breaks(
 def test_photographs_of_a_bucket_are_data(s3: dict[str, str], tmp_path: Path) -> None:
     import boto3
 
-    bucket = boto3.client("s3")
+    bucket = boto3.Session().client("s3")
     for name in ("a.jpg", "2024/b.jpg"):
         bucket.put_object(Bucket="album", Key=f"photos/{name}", Body=name.encode())
     dvc(tmp_path, "init", "--no-scm")

@@ -21,7 +21,7 @@ from PIL import Image, ImageEnhance, ImageOps, ImageStat
 
 from zerotag.data.dataset import Dataset
 from zerotag.data.photos import open_photo
-from zerotag.serving.scoring import score
+from zerotag.evaluation.evaluate import score_matrix
 from zerotag.words.kinds import read_kinds
 from zerotag.words.lexicon import singular_and_plural
 
@@ -124,7 +124,7 @@ def check_behaviour(
         return {}
 
     def places(altered: Sequence[Image.Image]) -> np.ndarray:
-        return _places(score(principal(altered), vectors)[0])
+        return _places(score_matrix(principal(altered), vectors))
 
     plain = places(pictures)
     checks = {}
@@ -215,7 +215,7 @@ def _minimal(places: np.ndarray, labels: np.ndarray, count: int) -> list[bool]:
 
 def _is_found(principal: np.ndarray, sample: SamplePhoto, tags: Sequence[str], vectors: np.ndarray) -> bool:
     others = vectors[[tag != sample.word for tag in tags]]
-    scores, _ = score(principal[None], np.concatenate([sample.vector[None], others]))
+    scores = score_matrix(principal[None], np.concatenate([sample.vector[None], others]))
     return bool(_places(scores)[0, 0] < _BEST)
 
 
