@@ -75,12 +75,13 @@ def repro(
         if child.wait():
             raise ZerotagError(f"dvc repro {' '.join(targets)} failed:\n" + "\n".join(said[-8:]))
     finally:
-        if shards:
-            create_table_artifact(shards, key="shards", description=f"on the cluster: {' '.join(targets)}")
         watch.kill()
         watch.communicate()
         if child.poll() is None:
             os.killpg(child.pid, signal.SIGTERM)
+        # Last: the server may not answer.
+        if shards:
+            create_table_artifact(shards, key="shards", description=f"on the cluster: {' '.join(targets)}")
 
 
 def _follow(child: subprocess.Popen[str], shards: list[dict[str, str]]) -> list[str]:
