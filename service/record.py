@@ -14,7 +14,7 @@ import numpy as np
 from prometheus_client import Counter, Gauge, Histogram
 
 from zerotag.errors import ZerotagError
-from zerotag.registry.drift import Profile, distance
+from zerotag.registry.drift import Profile, brightness_and_contrast, distance
 from zerotag.serving.tagger import Tag
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -101,7 +101,7 @@ class RequestLog:
             PROBABILITY.labels(kind).observe(tag.probability)
         if not own_words:
             BEST.observe(max((tag.probability for tag in tags), default=0.0))
-        brightness, contrast = _brightness_and_contrast(pixels)
+        brightness, contrast = brightness_and_contrast(pixels)
         self._watch(brightness, contrast)
         self._write(
             event="tag",
@@ -172,14 +172,6 @@ class RequestLog:
             os.write(file, line.encode())
         finally:
             os.close(file)
-
-
-def _brightness_and_contrast(pixels: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation of uint8 values, in [0, 1]."""
-    counts = np.bincount(pixels.ravel(), minlength=256)  # one pass; a third of the time that floats take
-    levels = np.linspace(0, 1, 256)
-    mean = float(counts @ levels / pixels.size)
-    return mean, math.sqrt(float(counts @ (levels - mean) ** 2 / pixels.size))
 
 
 def reason_of(status: int, error: Exception | None = None) -> str:

@@ -1,6 +1,7 @@
 """Drift of current photos and tags from a model's training data."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -54,12 +55,20 @@ def profile(dataset: "Dataset", photos: int = 500, seed: int = 0) -> Profile:
     rows = dataset.train
     shares = np.asarray(dataset.labels[rows].mean(axis=0, dtype=np.float64)).ravel()
     some = np.sort(np.random.default_rng(seed).choice(rows, min(photos, rows.size), replace=False))
-    pixels = [np.asarray(open_photo(dataset.photo_bytes(row), str(row)), dtype=np.float32) / 255 for row in some]
+    levels = [brightness_and_contrast(np.asarray(open_photo(dataset.photo_bytes(row), str(row)))) for row in some]
     return Profile(
         {tag: round(float(share), 6) for tag, share in zip(dataset.tags["tag"], shares, strict=True)},
-        [round(float(one.mean()), 4) for one in pixels],
-        [round(float(one.std()), 4) for one in pixels],
+        [round(brightness, 4) for brightness, _ in levels],
+        [round(contrast, 4) for _, contrast in levels],
     )
+
+
+def brightness_and_contrast(pixels: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation of a photo's uint8 pixels, in [0, 1]."""
+    counts = np.bincount(pixels.ravel(), minlength=256)  # one pass; a third of the time that floats take
+    levels = np.linspace(0, 1, 256)
+    mean = float(counts @ levels / pixels.size)
+    return mean, math.sqrt(float(counts @ (levels - mean) ** 2 / pixels.size))
 
 
 def training_profile(package: Path) -> Profile | None:

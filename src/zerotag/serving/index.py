@@ -558,7 +558,7 @@ class Index:
     ) -> tuple[dict[tuple[str, str], np.ndarray], float]:
         """Photos of the top rows, each with one of its rows, and an upper bound on the score of all others.
 
-        With the engine's index, photos with a higher score may be missing, and the bound is of those that it compared.
+        With the engine's index, the bound is an estimate, and photos with a higher score may be missing.
         """
         photos: dict[tuple[str, str], np.ndarray] = {}
         bounds = []
@@ -577,13 +577,15 @@ class Index:
             photos |= zip(_keys(rows), found, strict=True)
             # Recomputed, since the engine's distance, 1 - product, is less precise.
             products = (unit(found) if aim.cosine else found) @ vector
-            least = float(products.min())
-            if approximate and not aim.cosine:
+            if len(rows) < count:
+                bounds.append(-np.inf)
+            elif approximate and not aim.cosine:
                 # The engine left out what its codes say is lower, which may be off as they are for the photos found.
                 coded = 1 - rows["_distance"].to_numpy()
                 off = products - coded
-                least = float(coded.min() + off.mean() + _ERRORS * off.std())
-            bounds.append(least if len(rows) == count else -np.inf)
+                bounds.append(float(coded.min() + off.mean() + _ERRORS * off.std()))
+            else:
+                bounds.append(float(products.min()))
         return photos, aim.scaled(float(np.mean(bounds)))
 
     def _score(
