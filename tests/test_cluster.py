@@ -462,6 +462,32 @@ print(json.dumps([state.type.value, state.message, json.loads(table.data), progr
 """
 
 
+# Collects what Ray Data left in reference cycles while Ray shuts down, as a thread beside it may do at any time.
+COLLECTED = """
+import gc, linecache, sys
+from zerotag.cluster.connect import connected
+
+def trace(frame, event, _):
+    if frame.f_code.co_name != "shutdown":
+        return None
+    if "del global_worker.core_worker" in linecache.getline(frame.f_code.co_filename, frame.f_lineno):
+        print("collect", flush=True)
+        gc.collect()
+    return trace
+
+gc.disable()
+with connected(sys.argv[1]) as spread:
+    print(sum(done.result for done in spread(lambda: lambda item: item + 1, [1, 2, 3])))
+    sys.settrace(trace)
+print("disconnected")
+"""
+
+
+def test_garbage_does_not_end_the_process_that_disconnects(cluster: Nodes) -> None:
+    done = subprocess.run([sys.executable, "-c", COLLECTED, cluster.address], capture_output=True, text=True)
+    assert done.stdout.split() == ["9", "collect", "disconnected"], done.stderr
+
+
 def test_the_flow(cluster: Nodes, photos: Path, packaged: Path, tmp_path: Path) -> None:
     """Shards are in the flow's artifacts."""
     (tmp_path / "params.yaml").write_text(f"cluster: {{address: '{cluster.address}'}}\nflows: {{}}\n")

@@ -1,5 +1,6 @@
 """Connect to a Ray cluster."""
 
+import gc
 import os
 import shutil
 import socket
@@ -73,6 +74,8 @@ def connected(address: str, logs: bool = False) -> Iterator[Spread | None]:
     try:
         yield spread
     finally:
+        # What Ray Data left in reference cycles: collected while Ray shuts down, it would end this process.
+        gc.collect()
         disconnect()
 
 
