@@ -27,11 +27,12 @@ from zerotag.training.model import load_model
 def main() -> None:
     params = read_params()
     backbone, method = best_model(Path("evaluation"), params["backbones"], params["methods"], params["best_by"])
-    model = load_model(Path(f"models/{backbone}/{method}"))
+    frozen = params["train"]["mode"] == "linear_probe"
+    model = load_model(Path(f"models/{backbone}/{method}"), from_features=frozen)
     dataset = Dataset.read(Path("prepared"))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batch, seed = params["features"]["batch"], params["seed"]
-    features = np.load(f"features/{backbone}.npy") if model.info["mode"] == "linear_probe" else None
+    features = np.load(f"features/{backbone}.npy") if frozen else None
     if features is not None:
         settings = from_params(TrainSettings, {**params["train"]["linear_probe"], "seed": seed}, "train.linear_probe")
         fitted, how = calibrate_linear_probe(model, dataset, features, settings, device)

@@ -23,9 +23,10 @@ def main(backbone: str, method: str) -> None:
     params = read_params()
     dataset = Dataset.read(Path("prepared"))
     folder, batch = Path(f"models/{backbone}/{method}"), params["features"]["batch"]
-    model = load_model(folder)
+    frozen = params["train"]["mode"] == "linear_probe"
+    model = load_model(folder, from_features=frozen)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    features = np.load(f"features/{backbone}.npy") if model.info["mode"] == "linear_probe" else None
+    features = np.load(f"features/{backbone}.npy") if frozen else None
     # With features, the head is all that is left to run: not worth a cluster.
     with connected(cluster_address(params) if features is None else "") as spread:
         gpu = device.type == "cuda"

@@ -19,13 +19,12 @@ from zerotag.errors import ZerotagError, plain_exit
 from zerotag.evaluation.calibration import Calibration
 from zerotag.extras import requirements
 from zerotag.files import write_aside
-from zerotag.packaging.text_encoder import export_text_encoder
 from zerotag.registry.drift import profile
 from zerotag.serving.package import PackageSettings, git_revision, write_package
 from zerotag.settings import from_params, read_params
-from zerotag.training.model import load_model
 from zerotag.words.text_encoders import is_sentence_transformer
 from zerotag.words.vectors import WordSettings, lexicon_of
+from zerotag.words.vocabulary import Vocabulary
 
 LICENCES = {
     "code": "zerotag: Apache-2.0. Network definitions: timm, Apache-2.0.",
@@ -46,14 +45,16 @@ def main() -> None:
     packages = {name: version(name) for name in requirements("serve")}
     exported = json.loads(Path("exported/export.json").read_text(encoding="utf-8"))
     backbone, method = exported["backbone"], exported["method"]
-    model = load_model(Path(f"models/{backbone}/{method}"))
+    folder = Path(f"models/{backbone}/{method}")
+    model = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    vocabulary = Vocabulary.read(folder, folder / "vocabulary.csv")
     calibration = Path("calibration/calibration.json").read_bytes()
     network = Path("exported/model.onnx")
     # A content hash: the same model packaged twice has the same version.
-    content = sha256(network.read_bytes() + calibration + model.vocabulary.digest.encode()).hexdigest()
-    training = {key: value for key, value in model.info.items() if key not in ("mean", "std")}
+    content = sha256(network.read_bytes() + calibration + vocabulary.digest.encode()).hexdigest()
+    training = {key: value for key, value in model.items() if key not in ("mean", "std")}
     licences = {
-        key: text.format(weights=model.info["weights"], words=model.info["data"]["words"], source=params["source"])
+        key: text.format(weights=model["weights"], words=model["data"]["words"], source=params["source"])
         for key, text in LICENCES.items()
     }
     evaluation = Path(f"evaluation/{backbone}/{method}")
@@ -62,9 +63,9 @@ def main() -> None:
         "version": content[:12],
         "backbone": backbone,
         "method": method,
-        "size": model.info["size"],
-        "principal_vectors": model.info["principal_vectors"],
-        "dimensions": model.vocabulary.vectors.shape[1],
+        "size": model["size"],
+        "principal_vectors": model["principal_vectors"],
+        "dimensions": vocabulary.vectors.shape[1],
         "metrics": json.loads((evaluation / "metrics.json").read_text(encoding="utf-8")),
         **{
             name: json.loads(file.read_text(encoding="utf-8"))
@@ -77,16 +78,18 @@ def main() -> None:
         "packages": {"zerotag": version("zerotag"), **packages},
         "licences": licences,
     }
-    words = from_params(WordSettings, model.info["words"], "words")
-    with TemporaryDirectory() as folder:
-        encoder = Path(folder) / "encoder" if is_sentence_transformer(words.source) else None
+    words = from_params(WordSettings, model["words"], "words")
+    with TemporaryDirectory() as work:
+        encoder = Path(work) / "encoder" if is_sentence_transformer(words.source) else None
         if encoder:
+            from zerotag.packaging.text_encoder import export_text_encoder  # torch is slow to import
+
             export_text_encoder(words.source, encoder, words.normalise)
         size = settings.encoded_words if encoder else settings.words
         write_package(
             Path("served"),
             network,
-            model.vocabulary,
+            vocabulary,
             lexicon_of(words, size, Path("work/lexicon")),
             Calibration.read(Path("calibration/calibration.json")),
             info,

@@ -176,6 +176,8 @@ def test_a_model_with_classes_is_kept_and_exported(name: str, weights: Path, tmp
     assert back.vocabulary.digest == model.vocabulary.digest
     with torch.inference_mode():
         torch.testing.assert_close(back.network(photos), expected)
+        without = load_model(tmp_path / "model", from_features=True).network
+        torch.testing.assert_close(without(back.network.backbone(photos)), expected)
 
     export_network(back, tmp_path / "model.onnx")
     runtime = Runtime(tmp_path / "model.onnx")

@@ -20,8 +20,8 @@ from zerotag.data.splits import SplitSettings, split_tags
 from zerotag.data.statistics import statistics
 from zerotag.errors import ZerotagError
 from zerotag.words.lexicon import Lexicon, look_up
+from zerotag.words.tables import load_word_vectors
 from zerotag.words.tags import normalise_tag, one_spelling, tag_key
-from zerotag.words.vectors import load_word_vectors
 
 
 def fails(read: Callable[[], object], *parts: str) -> None:

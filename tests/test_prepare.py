@@ -4,9 +4,11 @@ import hashlib
 import io
 import os
 import pickle
+import tarfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import forkserver
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +119,13 @@ def test_the_bytes_do_not_depend_on_the_number_of_workers(source: Source, tmp_pa
     assert content(tmp_path / "prepared1") == content(tmp_path / "prepared2")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def preloaded() -> None:
+    """torchvision, once for the processes of all runs here."""
+    forkserver.set_forkserver_preload([module.__name__, "torchvision"])
+    forkserver.ensure_running()
+
+
 class Here:
     """A pool of no processes, so that a test sees, and can change, what is done."""
 
@@ -195,11 +204,7 @@ def test_a_run_that_fails_leaves_the_old_data_set(
 
 
 def test_a_disk_that_fills_in_a_shard_is_named(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class FullWriter:
-        def __init__(self, *_: object, **__: object) -> None:
-            Path("/dev/full").write_text("x" * 100)
-
-    monkeypatch.setattr(module.webdataset, "TarWriter", FullWriter)
+    monkeypatch.setattr(tarfile.TarFile, "addfile", lambda *_: Path("/dev/full").write_text("x" * 100))
     monkeypatch.setattr(module, "ProcessPoolExecutor", Here)
     with pytest.raises(ZerotagError, match=r"00000\.tar: the disk is full") as caught:
         prepare(source, SETTINGS, tmp_path / "prepared", tmp_path / "work")

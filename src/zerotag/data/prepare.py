@@ -22,12 +22,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-import torch
-import webdataset
 from PIL import Image
-from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2.functional import resize
 from tqdm import tqdm
 
 from zerotag.data.photos import MAX_PIXELS, PhotoError, is_srgb, open_photo
@@ -132,11 +127,13 @@ def _forget_other_work(work: Path, source: Source, settings: PrepareSettings) ->
 def _in_processes(
     make: Callable[..., pd.DataFrame], shards: list[Shard], workers: int
 ) -> Generator[pd.DataFrame, None, None]:
-    # One thread per process: they share the cores.
-    with ProcessPoolExecutor(
-        workers or os.cpu_count(), clean_fork(__name__), initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
+    with ProcessPoolExecutor(workers or os.cpu_count(), clean_fork(__name__), initializer=_one_thread) as pool:
         yield from pool.map(make, *zip(*shards, strict=True))
+
+
+def _one_thread() -> None:
+    # Processes share the cores; torch reads it when it is imported.
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def _make_shard(
@@ -149,8 +146,7 @@ def _make_shard(
     tar_path = work / f"{shard}.tar"
     rows = []
     with write_aside(tar_path) as draft:
-        # Fixed owner and time: the same photos give the same bytes.
-        with webdataset.TarWriter(str(draft), user="zerotag", group="zerotag", mtime=0.0) as tar:
+        with tarfile.open(draft, "w") as tar:
             for number, (name, file) in enumerate(zip(ids, files, strict=True)):
                 row = {
                     "id": name, "file": str(file), "sha256": "", "width": 0, "height": 0, "problem": "",
@@ -167,9 +163,9 @@ def _make_shard(
                     row["sha256"] = hashlib.sha256(data).hexdigest()
                     try:
                         row["width"], row["height"], jpeg = _encode(data, str(file), settings)
-                        key = f"{number:06d}"
-                        tar.write({"__key__": key, "jpg": jpeg})
-                        row["shard"], row["member"] = tar_path.name, f"{key}.jpg"
+                        member = f"{number:06d}.jpg"
+                        _add(tar, member, jpeg)
+                        row["shard"], row["member"] = tar_path.name, member
                     except PhotoError as error:
                         row["problem"] = str(error)
                 rows.append(row)
@@ -184,14 +180,31 @@ def _make_shard(
     return table
 
 
+def _add(tar: tarfile.TarFile, member: str, data: bytes) -> None:
+    info = tarfile.TarInfo(member)
+    info.size, info.mode = len(data), 0o444
+    # Fixed owner and time: the same photos give the same bytes.
+    info.uname = info.gname = "zerotag"
+    tar.addfile(info, io.BytesIO(data))
+
+
 def _encode(data: bytes, name: str, settings: PrepareSettings) -> tuple[int, int, bytes]:
     """Width and height of the upright photo, and its downscaled JPEG; the original bytes if nothing changes."""
     width, height, plain = _header(data)
     side, shorter = settings.shorter_side, min(width, height)
+    if plain and shorter <= side:
+        open_photo(data, name, least_side=2 * side)
+        return width, height, data
+    # Slow to import, and no small photo needs them.
+    import torch
+    from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.v2.functional import resize
+
     pixels = None
     # torchvision decodes faster; Pillow decodes very large photos at reduced scale, supports all other formats, and
     # reports what is wrong.
-    if plain and side < shorter < 4 * side and width * height <= MAX_PIXELS:
+    if plain and shorter < 4 * side and width * height <= MAX_PIXELS:
         with suppress(RuntimeError):
             pixels = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
     if pixels is None:
@@ -199,8 +212,6 @@ def _encode(data: bytes, name: str, settings: PrepareSettings) -> tuple[int, int
         if not shorter:  # a header that only `open_photo` reads
             width, height = picture.size
             shorter = min(width, height)
-        if plain and shorter <= side:
-            return width, height, data
         pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
     if shorter > side:
         scale = side / shorter

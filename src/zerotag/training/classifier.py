@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from timm.data import ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
 from zerotag.errors import ZerotagError
@@ -46,6 +45,8 @@ class Classifier:
         Raises:
             ZerotagError: no label set of this size has names.
         """
+        from timm.data import ImageNetInfo, infer_imagenet_subset  # slow to import
+
         label_set = infer_imagenet_subset({"num_classes": len(self.weight)})
         if label_set is None:
             raise ZerotagError(

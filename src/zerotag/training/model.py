@@ -21,7 +21,6 @@ from torch import nn
 
 from zerotag.errors import ZerotagError
 from zerotag.files import write_aside
-from zerotag.training.backbones import build_backbone
 from zerotag.training.heads import empty_head
 from zerotag.training.methods import Method
 from zerotag.words.vocabulary import Vocabulary
@@ -76,8 +75,13 @@ def save_model(
         curve.to_csv(draft / "curve.csv", index=False)
 
 
-def load_model(folder: Path) -> Model:
+def load_model(folder: Path, from_features: bool = False) -> Model:
     """Read a model's folder.
+
+    Args:
+        folder: as `save_model` writes it.
+        from_features: leave out the backbone, which takes seconds to import and to build; the network's inputs are the
+            backbone's features then.
 
     Raises:
         ZerotagError: the folder is not a model, or its files do not match.
@@ -87,16 +91,25 @@ def load_model(folder: Path) -> Model:
     info = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     vocabulary = Vocabulary.read(folder, folder / "vocabulary.csv")
     method = Method(**info["parameters"])
-    backbone = build_backbone(info["backbone"], "none", info["size"])
-    # Input normalisation belongs to the weights, and so to the model.
-    backbone.mean.copy_(torch.tensor(info["mean"]).view(-1, 1, 1))
-    backbone.std.copy_(torch.tensor(info["std"]).view(-1, 1, 1))
-    head = empty_head(method, backbone.features, vocabulary, info.get("classes", 0))
-    network = Network(backbone, head).eval()
+    head = empty_head(method, info["features"], vocabulary, info.get("classes", 0))
+    network = Network(nn.Identity() if from_features else _backbone(info), head).eval()
     try:
-        network.load_state_dict(torch.load(folder / "model.pt", map_location="cpu", weights_only=True))
+        state = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
+        if from_features:
+            state = {name: value for name, value in state.items() if name.startswith("head.")}
+        network.load_state_dict(state)
     except (RuntimeError, OSError, EOFError) as error:
         raise ZerotagError(
             f"{folder / 'model.pt'}: does not match {folder / 'model.json'}: {error}. Train the model again."
         ) from error
     return Model(network, vocabulary, info)
+
+
+def _backbone(info: dict[str, Any]) -> nn.Module:
+    from zerotag.training.backbones import build_backbone
+
+    backbone = build_backbone(info["backbone"], "none", info["size"])
+    # Input normalisation belongs to the weights, and so to the model.
+    backbone.mean.copy_(torch.tensor(info["mean"]).view(-1, 1, 1))
+    backbone.std.copy_(torch.tensor(info["std"]).view(-1, 1, 1))
+    return backbone
