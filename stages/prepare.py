@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from zerotag.cluster.connect import cluster_address, connected
-from zerotag.cluster.stages import ordered
+from zerotag.cluster.stages import make_shards
 from zerotag.data import sources
 from zerotag.data.dataset import Dataset
 from zerotag.data.prepare import PrepareSettings, prepare
@@ -19,6 +19,6 @@ if __name__ == "__main__":  # its worker processes may import this file
         source = sources.read(name, params["sources"].get(name), Path("raw"))
         settings = from_params(PrepareSettings, params["prepare"], "prepare")
         with connected(cluster_address(params)) as spread:
-            other = partial(ordered, spread) if spread else None
+            other = partial(make_shards, spread) if spread else None
             prepare(source, settings, Path("prepared"), Path("work/prepare"), other)
         print(*statistics(Dataset.read(Path("prepared"))), sep="\n")

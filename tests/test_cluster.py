@@ -3,6 +3,7 @@
 import http.server
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -35,7 +36,7 @@ from zerotag.cluster.index import index_photos
 from zerotag.cluster.photos import file_system, list_photos
 from zerotag.cluster.shards import ShardReport
 from zerotag.cluster.spread import Spread
-from zerotag.cluster.stages import compute_blocks, ordered, principal_vectors_of
+from zerotag.cluster.stages import compute_blocks, make_shards, principal_vectors_of
 from zerotag.cluster.tag import tag_photos
 from zerotag.data.dataset import Dataset
 from zerotag.data.prepare import PrepareSettings, prepare
@@ -389,7 +390,12 @@ def test_a_disk_that_is_not_there_is_no_photo_s_fault(spread: Spread, packaged: 
 
 
 def test_the_stages_functions(
-    spread: Spread, photo_folder: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spread: Spread,
+    photo_folder: Path,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Shards, features and principal vectors are to the bit those of one machine."""
     monkeypatch.chdir(tmp_path)
@@ -403,9 +409,11 @@ def test_the_stages_functions(
     )
     settings = PrepareSettings(workers=1, shard_photos=5)
     prepare(source, settings, Path("local"), Path("work/prepare"))
-    prepare(source, settings, Path("prepared"), Path("work/prepare"), partial(ordered, spread))
+    prepare(source, settings, Path("prepared"), Path("work/prepare"), partial(make_shards, spread))
     made = [{file.name: file.read_bytes() for file in Path(name).rglob("*.*")} for name in ("local", "prepared")]
     assert made[0] == made[1] and len(made[0]) == 6
+    told = re.findall(r"shard (.) of 3: (.) photos in .* s on", capsys.readouterr().err)
+    assert sorted(told) == [("1", "5"), ("2", "5"), ("3", "2")]
 
     dataset = Dataset.read(Path("prepared"))
     torch.manual_seed(0)

@@ -264,34 +264,6 @@ def test_evaluate_the_champion_and_other_models(prefect: Prefect) -> None:
     assert nothing["state_type"] == "FAILED" and "not a trained model" in nothing["state"]["message"]
 
 
-def test_killed_in_the_middle_the_next_one_goes_on(prefect: Prefect) -> None:
-    before = prefect.champion()
-    prefect.change(lambda params: params["train"]["linear_probe"].update(epochs=3000, learning_rate=1e-4))
-    first = prefect.start("retrain")
-    checkpoint = prefect.project / "work" / "checkpoints" / "test_efficientnet-sdl.pt"
-    assert not checkpoint.exists()  # finished trainings left none
-    until(checkpoint.is_file, 120)
-    # Meanwhile a second one ends with a clear message.
-    second, _ = prefect.start("retrain").communicate(timeout=120)
-    assert "the flow retrain (process" in second and "retry when it has finished" in second
-    os.kill(first.pid, signal.SIGKILL)
-    first.communicate(timeout=30)
-    until(lambda: not trainings(prefect.project), 20)
-    reached = len(torch.load(checkpoint, weights_only=False)["curve"])
-    assert prefect.champion() == before and reached >= 1
-    again = prefect.start("retrain")
-    assert again.stdout
-    lines: list[str] = []
-    for line in again.stdout:
-        lines.append(line)
-        if "epoch " in line and "%|" in line:
-            break
-    os.kill(again.pid, signal.SIGKILL)
-    again.wait(30)
-    epoch = int(lines[-1].split("epoch ")[1].split("/")[0])
-    assert epoch > reached, "".join(lines)
-
-
 def on_a_cluster(prefect: Prefect, runner: str, methods: list[str], epochs: int) -> None:
     """Models that train at once on the workers of a cluster."""
 
@@ -301,8 +273,6 @@ def on_a_cluster(prefect: Prefect, runner: str, methods: list[str], epochs: int)
         params["train"]["linear_probe"].update(epochs=epochs, learning_rate=1e-4)
 
     prefect.change(change)
-    for left in (prefect.project / "work" / "checkpoints").glob("*.pt"):  # by the test before
-        left.unlink()
 
 
 def lose(flow: subprocess.Popen[str], project: Path, model: str, node: str) -> tuple[int, int]:
@@ -348,6 +318,7 @@ def test_two_dask_workers_one_of_which_is_killed(prefect: Prefect, tmp_path: Pat
             dask("worker", scheduler, "--nthreads", "1", "--no-nanny")
         flow = prefect.start("train")
         stack.callback(flow.kill)
+        until(lambda: set(trainings(prefect.project).values()) == set(models) or flow.poll() is not None, 400)
         lost, reached = lose(flow, prefect.project, models[0], "worker")
         output, _ = flow.communicate(timeout=500)
         (other,) = (log.read_text() for pid, log in logs.items() if pid != lost and "worker" in log.name)
@@ -371,6 +342,35 @@ def test_a_ray_worker_is_killed(prefect: Prefect) -> None:
     assert run["state_type"] == "COMPLETED", output
     assert prefect.tasks(run)[model]["state_type"] == "COMPLETED"
     assert output.count("Running stage 'train@") == 2 and epoch_after_the_loss(output, model) > reached, output
+
+
+def test_killed_in_the_middle_the_next_one_goes_on(prefect: Prefect) -> None:
+    before = prefect.champion()
+    prefect.change(lambda params: params["flows"].update(runner="", runs_at_once=1))
+    prefect.change(lambda params: params["train"]["linear_probe"].update(epochs=3000, learning_rate=1e-4))
+    first = prefect.start("retrain")
+    checkpoint = prefect.project / "work" / "checkpoints" / "test_efficientnet-sdl.pt"
+    assert not checkpoint.exists()  # finished trainings left none
+    until(checkpoint.is_file, 120)
+    # Meanwhile a second one ends with a clear message.
+    second, _ = prefect.start("retrain").communicate(timeout=120)
+    assert "the flow retrain (process" in second and "retry when it has finished" in second
+    os.kill(first.pid, signal.SIGKILL)
+    first.communicate(timeout=30)
+    until(lambda: not trainings(prefect.project), 20)
+    reached = len(torch.load(checkpoint, weights_only=False)["curve"])
+    assert prefect.champion() == before and reached >= 1
+    again = prefect.start("retrain")
+    assert again.stdout
+    lines: list[str] = []
+    for line in again.stdout:
+        lines.append(line)
+        if "epoch " in line and "%|" in line:
+            break
+    os.kill(again.pid, signal.SIGKILL)
+    again.wait(30)
+    epoch = int(lines[-1].split("epoch ")[1].split("/")[0])
+    assert epoch > reached, "".join(lines)
 
 
 @pytest.mark.parametrize(

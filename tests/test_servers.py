@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -25,19 +26,15 @@ pytestmark = [
 
 
 @contextmanager
-def postgresql(folder: Path) -> Iterator[str]:
+def postgresql() -> Iterator[str]:
     """A PostgreSQL server on a port of its own; the URL of its database for Prefect."""
     assert POSTGRES is not None
-    port, data = free_port(), folder / "postgresql"
-    data.mkdir()
+    port, data = free_port(), Path(tempfile.mkdtemp(prefix="postgresql-"))  # pytest's folders are the user's alone
     # PostgreSQL refuses to run as root.
     as_user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
     user = "postgres" if as_user else getpass.getuser()
     if as_user:
         shutil.chown(data, "postgres")
-        for parent in data.parents:  # pytest's folders are the user's alone
-            if parent.owner() == "root" and parent != Path("/"):
-                parent.chmod(parent.stat().st_mode | 0o011)
 
     def run(program: str, *arguments: str) -> None:
         command = [*as_user, str(POSTGRES / program), "-D", str(data), *arguments]
@@ -50,6 +47,7 @@ def postgresql(folder: Path) -> Iterator[str]:
         yield f"postgresql+asyncpg://{user}@127.0.0.1:{port}/postgres"
     finally:
         run("pg_ctl", "--mode=immediate", "stop")
+        shutil.rmtree(data)
 
 
 def command(project: Path, environment: dict[str, str], *arguments: str) -> str:
@@ -68,7 +66,7 @@ def checkouts(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     first = folder / "first"
     copy_project(first, packaged)
     with ExitStack() as stack:
-        database = stack.enter_context(postgresql(folder))
+        database = stack.enter_context(postgresql())
         server = stack.enter_context(
             prefect_server(folder, first, PREFECT_API_DATABASE_CONNECTION_URL=database, GIT_CONFIG_GLOBAL="/dev/null")
         )

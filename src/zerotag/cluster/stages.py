@@ -1,29 +1,33 @@
 """What the stages prepare, features and evaluate do on a cluster; all nodes see the checkout, at the same path."""
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence, Sized
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
 
 from zerotag.cluster.shards import Outcome, Report, Shard, ShardReport, follow, need_all, progress
 from zerotag.cluster.spread import Done, Spread, in_order
+from zerotag.data.prepare import Shard as DataShard
 
-Result = TypeVar("Result")
+Result = TypeVar("Result", bound=Sized)
 # Photos of a part of the evaluation; a multiple of the batch is taken.
 _PART = 1000
 
 
-def ordered(
-    spread: Spread, make: Callable[..., Result], items: Sequence[tuple[Any, ...]]
-) -> Generator[Result, None, None]:
-    """Call a function with the parts of each item, and yield the results in order: what `prepare` does with shards.
+def make_shards(
+    spread: Spread, make: Callable[..., pd.DataFrame], shards: Sequence[DataShard]
+) -> Generator[pd.DataFrame, None, None]:
+    """Make shards of a dataset, and yield their tables in order; see `zerotag.data.prepare.prepare`.
 
     Raises:
         ZerotagError: it raised one.
     """
-    yield from in_order(spread(partial(_with_parts, make), items, folder=Path.cwd()))
+    with progress("prepare", sum(len(ids) for _, ids, _ in shards)) as report:
+        done = spread(partial(_with_parts, make), shards, folder=Path.cwd())
+        yield from in_order(_told(done, len(shards), report))
 
 
 def _with_parts(make: Callable[..., Result]) -> Callable[[tuple[Any, ...]], Result]:
@@ -101,8 +105,8 @@ def principal_vectors_of(
     return np.concatenate(found)
 
 
-def _told(done: Iterator[Done[np.ndarray]], parts: int, report: Report) -> Iterator[Done[np.ndarray]]:
-    """Report parts as they are done."""
+def _told(done: Iterator[Done[Result]], parts: int, report: Report) -> Iterator[Done[Result]]:
+    """Report parts as they are done; a result is as long as its part has photos."""
     for each in done:
         photos = 0 if each.result is None else len(each.result)
         report(ShardReport(each.number, parts, photos, {}, each.error, each.seconds, each.node))

@@ -52,7 +52,7 @@ class PrepareSettings:
 
 # One of `prepare`'s shards: its name, its photos' ids, and their files.
 Shard = tuple[str, list[str], list[PhotoFile]]
-# Calls a function with the parts of each shard, and yields its results in order.
+# Calls a function with the parts of each shard, yields its results in order, and shows the progress.
 Spread = Callable[[Callable[..., pd.DataFrame], list[Shard]], Generator[pd.DataFrame, None, None]]
 
 
@@ -82,19 +82,9 @@ def prepare(source: Source, settings: PrepareSettings, folder: Path, work: Path,
     ]  # fmt: skip
     work.mkdir(parents=True, exist_ok=True)
     _forget_other_work(work, source, settings)
-    tables = []
-    with (
-        closing(
-            (spread or partial(_in_processes, workers=settings.workers))(
-                partial(_make_shard, work=work, settings=settings), shards
-            )
-        ) as jobs,
-        tqdm(total=len(source.ids), desc="prepare", unit="photo") as bar,
-    ):
-        for table in jobs:
-            tables.append(table)
-            bar.update(len(table))
-    photos = pd.concat(tables, ignore_index=True)
+    make = partial(_make_shard, work=work, settings=settings)
+    with closing((spread or partial(_in_processes, workers=settings.workers))(make, shards)) as tables:
+        photos = pd.concat(tables, ignore_index=True)
     photos.insert(2, "train", source.train)
     with write_aside(folder) as draft:
         (draft / "shards").mkdir(parents=True)
@@ -127,8 +117,13 @@ def _forget_other_work(work: Path, source: Source, settings: PrepareSettings) ->
 def _in_processes(
     make: Callable[..., pd.DataFrame], shards: list[Shard], workers: int
 ) -> Generator[pd.DataFrame, None, None]:
-    with ProcessPoolExecutor(workers or os.cpu_count(), clean_fork(__name__), initializer=_one_thread) as pool:
-        yield from pool.map(make, *zip(*shards, strict=True))
+    with (
+        ProcessPoolExecutor(workers or os.cpu_count(), clean_fork(__name__), initializer=_one_thread) as pool,
+        tqdm(total=sum(len(ids) for _, ids, _ in shards), desc="prepare", unit="photo") as bar,
+    ):
+        for table in pool.map(make, *zip(*shards, strict=True)):
+            bar.update(len(table))
+            yield table
 
 
 def _one_thread() -> None:
