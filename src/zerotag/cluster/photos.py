@@ -19,6 +19,7 @@ from zerotag.data.scan import find, scan, scan_names
 from zerotag.errors import ZerotagError
 from zerotag.files import shown
 from zerotag.serving.update import Photo, stamp_of
+from zerotag.stores import s3_remedy
 
 _TABLES = (".csv", ".parquet")
 _WEB = ("http", "https")
@@ -111,10 +112,8 @@ def of_prefix(place: str, exclude: Sequence[str]) -> Listing:
         path = path.rstrip("/")
         entries = files.get_file_info(FileSelector(path, recursive=True))
     except (OSError, ValueError) as error:
-        raise ZerotagError(
-            f"{place}: cannot be listed ({error}). Check the address, the credentials and the endpoint "
-            "(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL)."
-        ) from error
+        remedy = (place.startswith("s3://") and s3_remedy(str(error))) or "Check the address and the credentials."
+        raise ZerotagError(f"{place}: cannot be listed ({error}). {remedy}") from error
     there = {entry.path[len(path) + 1 :]: entry for entry in entries if entry.type == FileType.File}
     found = scan_names(there, exclude)
     start = place.rstrip("/")
