@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import free_port
+from conftest import PROJECT, free_port
 from prefect_project import Prefect, commit, copy_project, prefect_server, small, until
 
 POSTGRES = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None, key=lambda folder: int(folder.parent.name))
@@ -102,12 +102,13 @@ def nightly(server: Prefect) -> dict[str, Any]:
 
 @contextmanager
 def worker(server: Prefect, checkout: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker of the work pool in a checkout."""
+    """A worker of the work pool in a checkout, started as that of the image is."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**server.environment, "ZEROTAG_CHECKOUT": str(checkout), "PYTHONPATH": str(checkout / "src")}
     with (checkout.parent / f"{checkout.name}.txt").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "worker", "start", "--pool", "zerotag", "--name", checkout.name],
-            cwd=checkout, env=environment, stdout=log, stderr=subprocess.STDOUT,
+            [PROJECT / "deploy" / "worker.sh", "--name", checkout.name], env={**environment, "PATH": path},
+            stdout=log, stderr=subprocess.STDOUT,
         )  # fmt: skip
         try:
             yield process
@@ -122,17 +123,17 @@ def worker(server: Prefect, checkout: Path) -> Iterator[subprocess.Popen[bytes]]
 
 def test_a_promotion_is_seen_from_the_other_checkout(checkouts: tuple[Prefect, list[Path]]) -> None:
     server, (first, second) = checkouts
-    command(first, server.environment, "prefect", "work-pool", "create", "zerotag", "--type", "process")
-    command(first, server.environment, "prefect", "--no-prompt", "deploy", "--all")
-    deployed = {(each["name"], each["entrypoint"]) for each in server.ask("deployments/filter", {})}
-    assert deployed == {
-        ("on-demand", "flows.train.train"),
-        ("on-demand", "flows.evaluate.evaluate_model"),
-        ("on-demand", "flows.photos.photos"),
-        ("nightly", "flows.retrain.retrain"),
-    }
     with ExitStack() as stack:
         workers = [stack.enter_context(worker(server, checkout)) for checkout in (first, second)]
+        until(lambda: len(server.ask("deployments/filter", {})) == 4, 120)
+        until(lambda: len(server.ask("work_pools/zerotag/workers/filter", {})) == 2, 120)
+        deployed = {(each["name"], each["entrypoint"]) for each in server.ask("deployments/filter", {})}
+        assert deployed == {
+            ("on-demand", "flows.train.train"),
+            ("on-demand", "flows.evaluate.evaluate_model"),
+            ("on-demand", "flows.photos.photos"),
+            ("nightly", "flows.retrain.retrain"),
+        }
         run = nightly(server)
         assert run["state_name"] == "Promoted", log(first) + log(second)
         trained, other = (first, second) if (first / "champion.json").exists() else (second, first)
