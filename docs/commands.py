@@ -126,6 +126,7 @@ ELSEWHERE = {
     "./run prefect work-pool create zerotag --type process": _TEAM,
     "./run prefect --no-prompt deploy --all": _TEAM,
     "ZEROTAG_CHECKOUT=$PWD ./run prefect worker start --pool zerotag": _TEAM,
+    "ZEROTAG_CHECKOUT=$PWD ./run deploy/worker.sh": _TEAM,
     "./run dask scheduler": _DASK,
     "PYTHONPATH=$PWD CUDA_VISIBLE_DEVICES=0 ./run dask worker tcp://HOST:8786 --nthreads 1": _DASK,
     "./run torchrun …as above… stages/train.py BACKBONE METHOD": "tests/test_nodes.py::"

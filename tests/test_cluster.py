@@ -412,8 +412,9 @@ def test_the_stages_functions(
     prepare(source, settings, Path("prepared"), Path("work/prepare"), partial(make_shards, spread))
     made = [{file.name: file.read_bytes() for file in Path(name).rglob("*.*")} for name in ("local", "prepared")]
     assert made[0] == made[1] and len(made[0]) == 6
-    told = re.findall(r"shard (.) of 3: (.) photos in .* s on", capsys.readouterr().err)
-    assert sorted(told) == [("1", "5"), ("2", "5"), ("3", "2")]
+    told = capsys.readouterr().err
+    assert sorted(re.findall(r"shard (.) of 3: (.) photos in .* s on", told)) == [("1", "5"), ("2", "5"), ("3", "2")]
+    assert re.search(rf"shard 2 of 3: .*{files[5].name}: ", told)
 
     dataset = Dataset.read(Path("prepared"))
     torch.manual_seed(0)

@@ -27,7 +27,12 @@ def make_shards(
     """
     with progress("prepare", sum(len(ids) for _, ids, _ in shards)) as report:
         done = spread(partial(_with_parts, make), shards, folder=Path.cwd())
-        yield from in_order(_told(done, len(shards), report))
+        yield from in_order(_told(done, len(shards), report, _problems))
+
+
+def _problems(table: pd.DataFrame) -> dict[str, str]:
+    bad = table[table["problem"] != ""]
+    return dict(zip(bad["id"], bad["problem"], strict=True))
 
 
 def _with_parts(make: Callable[..., Result]) -> Callable[[tuple[Any, ...]], Result]:
@@ -105,11 +110,13 @@ def principal_vectors_of(
     return np.concatenate(found)
 
 
-def _told(done: Iterator[Done[Result]], parts: int, report: Report) -> Iterator[Done[Result]]:
-    """Report parts as they are done; a result is as long as its part has photos."""
+def _told(
+    done: Iterator[Done[Result]], parts: int, report: Report, failed: Callable[[Result], dict[str, str]] = lambda _: {}
+) -> Iterator[Done[Result]]:
+    """Report parts as they are done; a result is as long as its part has photos, some of which may have failed."""
     for each in done:
-        photos = 0 if each.result is None else len(each.result)
-        report(ShardReport(each.number, parts, photos, {}, each.error, each.seconds, each.node))
+        photos, why = (0, {}) if each.result is None else (len(each.result), failed(each.result))
+        report(ShardReport(each.number, parts, photos, why, each.error, each.seconds, each.node))
         yield each
 
 
