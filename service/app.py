@@ -6,6 +6,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -163,9 +164,13 @@ class _Service:
 
     def load(self) -> None:
         """Load everything before the first request."""
-        _ = self.tagger.lexicon_words, self.tagger.text_encoder, len(self.index), self.log, self.embed, self.shadow
-        if self.vocabulary:
-            _ = self.own_words
+        # LanceDB takes as long to import as all else to load, which is read by ONNX Runtime without the interpreter.
+        with ThreadPoolExecutor(1, thread_name_prefix="index") as beside:
+            index = beside.submit(lambda: len(self.index))
+            _ = self.tagger.lexicon_words, self.tagger.text_encoder, self.log, self.embed, self.shadow
+            if self.vocabulary:
+                _ = self.own_words
+            index.result()
 
     def close(self) -> None:
         """Stop what runs beside the requests."""

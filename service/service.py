@@ -5,10 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import bentoml
-from fastapi import FastAPI
+from starlette.applications import Starlette
 
-from service.app import create_app
-from service.follow import follow
+from service.deployed import deployed
 from service.settings import read_settings
 
 SETTINGS = read_settings()
@@ -31,10 +30,13 @@ class Zerotag:
     """Open-vocabulary tagging and search of photographs."""
 
 
-def _of_package(package: Path) -> FastAPI:
+def _application(package: Path) -> Starlette:
+    # Only in the process that answers: the one that starts it needs none of what this imports.
+    from service.app import create_app
+
     return create_app(replace(SETTINGS, model=str(package)))
 
 
 Zerotag.mount_asgi_app(  # type: ignore[attr-defined]
-    follow(_of_package, lambda: SETTINGS.package) if SETTINGS.follows else create_app(SETTINGS)
+    deployed(_application, lambda: SETTINGS.package, seconds=1.0 if SETTINGS.follows else None)
 )

@@ -152,3 +152,23 @@ def test_inside(tmp_path: Path) -> None:
             inside(tmp_path / "root", path)
     with pytest.raises(ZerotagError, match="no such"):
         inside(tmp_path / "root", "b")
+
+
+def test_lancedb_without_what_its_servers_need() -> None:
+    """The clients of its catalogue servers are there when they are asked for, and not before."""
+    code = (
+        "import sys\n"
+        "from zerotag.serving.engine import import_lancedb\n"
+        "lancedb = import_lancedb()\n"
+        "clients = 'lance_namespace_urllib3_client'\n"
+        "assert clients in sys.modules and f'{clients}.api' not in sys.modules\n"
+        "lancedb.connect_namespace('rest', {'uri': 'http://127.0.0.1:9'})\n"
+        "from lance_namespace_urllib3_client import TableApi\n"
+        "assert f'{clients}.api' in sys.modules and TableApi.__module__.startswith(clients)\n"
+        "try:\n"
+        "    from lance_namespace_urllib3_client import no_such_client\n"
+        "except ImportError:\n"
+        "    print('as ever')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "as ever\n", done.stderr

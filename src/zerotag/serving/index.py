@@ -36,6 +36,7 @@ import pyarrow as pa
 
 from zerotag.errors import ZerotagError
 from zerotag.serving.basis import Basis
+from zerotag.serving.engine import import_lancedb
 from zerotag.serving.tagger import Tagger, Words
 from zerotag.stores import s3_remedy
 from zerotag.words.lexicon import unit
@@ -192,11 +193,9 @@ class Index:
         self._background = ThreadPoolExecutor(1, thread_name_prefix="tidy")
         self._tidying: Future[None] | None = None
         self._files = f"{uri.rstrip('/')}/{name}.lance"
-        import lancedb  # starts threads, so not imported in a process that only starts others
-
         try:
             # Zero interval: the next search sees what another process wrote.
-            database = lancedb.connect(uri, read_consistency_interval=timedelta(0))
+            database = import_lancedb().connect(uri, read_consistency_interval=timedelta(0))
             with self._writing():
                 tables = list(database.table_names(limit=_ALL_TABLES))
                 if axes not in tables and name not in tables and dimensions not in (None, self._full):
