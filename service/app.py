@@ -14,23 +14,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from fastapi import APIRouter, Depends, FastAPI, File, Form, Query, Request, Response, UploadFile
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 from fastapi.security import APIKeyHeader
 from fastapi.staticfiles import StaticFiles
-from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile as Uploaded
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from service.answers import (
-    EVERYTHING,
-    TASK,
-    THRESHOLD,
-    TOP,
-    VOCABULARY,
     BatchPhoto,
     BatchTags,
     Decision,
@@ -44,11 +37,22 @@ from service.answers import (
     Problem,
     Removed,
     SearchAnswer,
-    SearchForm,
     SearchRequest,
     Spent,
     TagAnswer,
     TagOptions,
+)
+from service.forms import (
+    BodyError,
+    PhotoForm,
+    Search,
+    Upload,
+    content_type,
+    other_type,
+    photo_body,
+    photo_form,
+    read_search,
+    search_body,
 )
 from service.gather import Gather
 from service.keywords import Keywords
@@ -77,16 +81,6 @@ logger = logging.getLogger(__name__)
 PAGE = Path(__file__).parent / "page"
 
 _POLICY = "default-src 'self'; img-src 'self' blob: data:; base-uri 'none'; frame-ancestors 'none'"
-
-Photo = Annotated[UploadFile, File(description="An image file, of any format that zerotag reads.")]
-Top = Annotated[int, Form(ge=1, le=1000, description=TOP)]
-Threshold = Annotated[float | None, Form(ge=0, le=1, description=THRESHOLD)]
-Everything = Annotated[bool, Form(alias="all", description=EVERYTHING)]
-Vocabulary = Annotated[list[str], Form(description=VOCABULARY)]
-TaskOption = Annotated[Literal["all", "unseen"], Form(description=TASK)]
-
-# Where the body of a POST request is a form; elsewhere it is JSON.
-_FORMS = ("/tag", "/tag/batch", "/embed")
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": reason}
@@ -180,9 +174,9 @@ class _Service:
 
     def tagged(self, seen: "_Embedded", asked: "_Asked") -> None:
         """Record a tagged photo, and offer it to the challenger."""
-        self.log.tagged(seen.pixels, len(seen.photo.data), seen.tags, not asked.own, asked.task)
+        self.log.tagged(seen.pixels, len(seen.photo.file.data), seen.tags, not asked.own, asked.task)
         if self.shadow and asked.task == "all":
-            self.shadow.offer(seen.photo.data, seen.photo.name, seen.principal, asked.words)
+            self.shadow.offer(seen.photo.file.data, seen.photo.file.name, seen.principal, asked.words)
 
     @property
     def root(self) -> Path:
@@ -298,10 +292,11 @@ class _Service:
             },
         }
 
-    def decode(self, photo: bytes, name: str) -> np.ndarray:
-        if len(photo) > self.settings.max_bytes:
-            raise HTTPException(413, f"{name}: {len(photo):,} bytes exceed the limit of {self.settings.max_bytes:,}.")
-        return self.tagger.pixels(photo, name, self.settings.max_pixels)
+    def decode(self, photo: Upload) -> np.ndarray:
+        size, limit = len(photo.data), self.settings.max_bytes
+        if size > limit:
+            raise HTTPException(413, f"{photo.name}: {size:,} bytes exceed the limit of {limit:,}.")
+        return self.tagger.pixels(photo.data, photo.name, self.settings.max_pixels)
 
     def _embed(self, photos: list["_Photo"]) -> list["_Embedded | Exception"]:
         """Decode photos, run the network on them, and rank the words that are asked for."""
@@ -311,7 +306,7 @@ class _Service:
             spent: dict[str, float] = {}
             try:
                 with _timed("decode", spent):
-                    pixels = self.decode(photo.data, photo.name)
+                    pixels = self.decode(photo.file)
             except (ZerotagError, HTTPException) as error:
                 results.append(error)
             else:
@@ -364,8 +359,7 @@ class _Asked:
 class _Photo:
     """A photo of a request, and what is asked of it beside its principal vectors."""
 
-    data: bytes
-    name: str
+    file: Upload
     asked: _Asked | None = None
     arrived: float = field(default_factory=time.perf_counter)
 
@@ -393,68 +387,6 @@ def _note(step: str, seconds: float, spent: dict[str, float]) -> None:
     spent[step] = round(1000 * seconds, 2)
 
 
-def _body_of_search() -> dict[str, Any]:
-    """The two kinds of body of POST /search, for the API description; FastAPI knows one kind for each operation."""
-    form = SearchForm.model_json_schema()
-    form["properties"]["photo"] = {
-        "type": "string", "format": "binary", "title": "Photo", "description": "An image file: photos like it.",
-    }  # fmt: skip
-    for name in ("words", "without"):
-        form["properties"][name]["description"] += " Repeated, comma-separated, or a JSON list."
-    content = {
-        "application/json": {"schema": SearchRequest.model_json_schema()},
-        "multipart/form-data": {"schema": form},
-    }
-    return {"requestBody": {"required": True, "content": content}}
-
-
-_SEARCH_BODY = _body_of_search()
-_SEARCH_FIELDS = tuple(SearchForm.model_fields)
-
-
-@dataclass(frozen=True)
-class _Search:
-    """A search as it arrived, and the photo that came with it, encoded, with its name."""
-
-    wanted: SearchRequest
-    photo: tuple[bytes, str] | None = None
-
-
-async def _read_search(request: Request) -> _Search:
-    """Read a search: JSON, or a form with or without a photo.
-
-    Raises:
-        RequestValidationError: as for other requests.
-        HTTPException: it is neither, or has two photos.
-    """
-    photo = None
-    kind = _content_type(request)
-    if kind == "multipart/form-data":
-        async with request.form() as form:
-            photos = form.getlist("photo")
-            if len(photos) > 1:
-                raise HTTPException(422, "photo: more than one photo; send one")
-            for upload in photos:
-                if isinstance(upload, str):
-                    raise HTTPException(422, "photo: send the image file itself, not text or a URL")
-                photo = await _content(upload), _name(upload)
-            texts = {name: [each for each in form.getlist(name) if isinstance(each, str)] for name in _SEARCH_FIELDS}
-        # An empty field is one that was not filled in.
-        given: Any = {name: values[-1] for name, values in texts.items() if values and values[-1].strip()}
-        given |= {name: split_words(texts[name]) for name in ("words", "without")}
-    elif kind == "application/json":
-        try:
-            given = await request.json()
-        except ValueError as error:
-            raise HTTPException(422, f"body: not valid JSON ({error})") from error
-    else:
-        raise HTTPException(415, _other_type("application/json or multipart/form-data", kind))
-    try:
-        return _Search(SearchRequest.model_validate(given), photo)
-    except ValidationError as error:
-        raise RequestValidationError([{**each, "loc": ("body", *each["loc"])} for each in error.errors()]) from error
-
-
 class _Page(StaticFiles):
     """Files that browsers ask for again at each visit, as modules of two versions do not go together."""
 
@@ -462,25 +394,6 @@ class _Page(StaticFiles):
         response = super().file_response(*args, **kwargs)
         response.headers["Cache-Control"] = "no-cache"
         return response
-
-
-def _content_type(request: Request) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
-def _other_type(wanted: str, kind: str) -> str:
-    return f"Send {wanted} instead of {kind or 'a body without a content type'}."
-
-
-def _name(upload: Uploaded) -> str:
-    return (upload.filename or "photo")[:200]
-
-
-async def _content(upload: Uploaded) -> bytes:
-    """What was uploaded; the form's own copy is freed."""
-    content = await upload.read()
-    await upload.close()
-    return content
 
 
 def create_app(settings: ServeSettings) -> FastAPI:
@@ -514,48 +427,40 @@ def create_app(settings: ServeSettings) -> FastAPI:
     def absent(words: Words) -> dict[str, Any]:
         return {"missing": words.missing, "reason": words.reason}
 
-    async def words_of(vocabulary: list[str], task: Literal["all", "unseen"]) -> Words:
+    async def words_of(options: TagOptions) -> Words:
         # The model's own words are at hand; others may have to be encoded.
-        return await run_in_threadpool(service.words, vocabulary, task) if vocabulary else service.words([], task)
+        if not options.vocabulary:
+            return service.words([], options.task)
+        return await run_in_threadpool(service.words, options.vocabulary, options.task)
 
-    async def one_photo(request: Request) -> None:
-        # FastAPI would take the last one and say nothing. It has parsed the form already, or will not again.
-        if len((await request.form()).getlist("photo")) > 1:
-            raise HTTPException(422, "photo: more than one photo; send several to /tag/batch, in the field photos")
+    def asked_of(options: TagOptions, words: Words) -> _Asked:
+        own = not options.vocabulary
+        return _Asked(words, own, options.top, options.threshold, options.everything, options.task)
 
-    @api.post("/tag", response_model=PhotoTags, dependencies=[Depends(one_photo), working])
-    async def tag(
-        photo: Photo,
-        top: Top = 10,
-        threshold: Threshold = None,
-        everything: Everything = False,
-        vocabulary: Vocabulary = [],  # noqa: B006
-        task: TaskOption = "all",
-    ) -> Any:
+    one_photo, photos = Depends(photo_form("photo")), Depends(photo_form("photos"))
+
+    @api.post("/tag", response_model=PhotoTags, dependencies=[one_photo, working], openapi_extra=photo_body("photo"))
+    async def tag(form: Annotated[PhotoForm, one_photo]) -> Any:
         """Tag a photo."""
-        words = await words_of(vocabulary, task)
-        asked = _Asked(words, not vocabulary, top, threshold, everything, task)
-        seen = await service.embed(_Photo(await _content(photo), _name(photo), asked))
+        words = await words_of(form.options)
+        seen = await service.embed(_Photo(form.photo, asked_of(form.options, words)))
         return {"tags": seen.tags, **absent(words), "model": service.version, "milliseconds": seen.spent}
 
-    @api.post("/tag/batch", response_model=BatchTags, dependencies=[working])
-    async def tag_batch(
-        photos: Annotated[list[UploadFile], File(description="Image files.")],
-        top: Top = 10,
-        threshold: Threshold = None,
-        everything: Everything = False,
-        vocabulary: Vocabulary = [],  # noqa: B006
-        task: TaskOption = "all",
-    ) -> Any:
+    @api.post(
+        "/tag/batch", response_model=BatchTags, dependencies=[photos, working], openapi_extra=photo_body("photos")
+    )
+    async def tag_batch(form: Annotated[PhotoForm, photos]) -> Any:
         """Tag a batch of photos. Photos that cannot be decoded are reported individually."""
-        if len(photos) > settings.max_photos:
-            raise HTTPException(413, f"{len(photos)} photos exceed the limit of {settings.max_photos} per request.")
-        words = await words_of(vocabulary, task)
-        asked = _Asked(words, not vocabulary, top, threshold, everything, task)
-        working_on = [service.embed(_Photo(await _content(photo), _name(photo), asked)) for photo in photos]
+        if len(form.photos) > settings.max_photos:
+            raise HTTPException(
+                413, f"{len(form.photos)} photos exceed the limit of {settings.max_photos} per request."
+            )
+        words = await words_of(form.options)
+        asked = asked_of(form.options, words)
+        working_on = [service.embed(_Photo(photo, asked)) for photo in form.photos]
         answers, spent = [], dict.fromkeys(("decode", "network", "score"), 0.0)
-        for photo, seen in zip(photos, await asyncio.gather(*working_on, return_exceptions=True), strict=True):
-            answer = BatchPhoto(photo=_name(photo))
+        for photo, seen in zip(form.photos, await asyncio.gather(*working_on, return_exceptions=True), strict=True):
+            answer = BatchPhoto(photo=photo.name)
             answers.append(answer)
             if isinstance(seen, ZerotagError):
                 answer.error = str(seen)
@@ -570,10 +475,15 @@ def create_app(settings: ServeSettings) -> FastAPI:
                 spent = {step: milliseconds + seen.spent[step] for step, milliseconds in spent.items()}
         return {"photos": answers, **absent(words), "model": service.version, "milliseconds": Spent(**spent)}
 
-    @api.post("/embed", response_model=Embedding, dependencies=[Depends(one_photo), working])
-    async def embed_photo(photo: Photo) -> Any:
+    @api.post(
+        "/embed",
+        response_model=Embedding,
+        dependencies=[one_photo, working],
+        openapi_extra=photo_body("photo", options=False),
+    )
+    async def embed_photo(form: Annotated[PhotoForm, one_photo]) -> Any:
         """Compute the principal vectors of a photo, to be compared with word vectors or with those of other photos."""
-        seen = await service.embed(_Photo(await _content(photo), _name(photo)))
+        seen = await service.embed(_Photo(form.photo))
         return {
             "vectors": seen.principal.tolist(),
             "model": service.version,
@@ -592,10 +502,7 @@ def create_app(settings: ServeSettings) -> FastAPI:
             with _timed("network", spent):
                 principal = service.tagger.principal_vectors(pixels[None])[0]
         with _timed("score", spent):
-            asked = _Asked(
-                words, not options.vocabulary, options.top, options.threshold, options.everything, options.task
-            )
-            [tags] = service.rank(principal[None], asked)
+            [tags] = service.rank(principal[None], asked_of(options, words))
         answer = {"tags": tags, **absent(words), "model": service.version, "milliseconds": spent}
         return {**answer, **asdict(keywords), "problem": problem}
 
@@ -628,10 +535,10 @@ def create_app(settings: ServeSettings) -> FastAPI:
             raise HTTPException(409, str(error)) from error
         return tags_of(path, photo, options, keywords)
 
-    reading = Depends(_read_search)
+    reading = Depends(read_search)
 
-    @api.post("/search", response_model=SearchAnswer, dependencies=[reading, working], openapi_extra=_SEARCH_BODY)
-    async def search(asked: Annotated[_Search, reading]) -> Any:
+    @api.post("/search", response_model=SearchAnswer, dependencies=[reading, working], openapi_extra=search_body())
+    async def search(asked: Annotated[Search, reading]) -> Any:
         """Search the index by any words, by an example photo, or by both.
 
         The example is an indexed photo (`like`, in JSON), which is not among the results, or is sent in a form
@@ -643,7 +550,7 @@ def create_app(settings: ServeSettings) -> FastAPI:
             if wanted.like is not None:
                 example = await run_in_threadpool(service.example, wanted.like)
             elif asked.photo:
-                example = (await service.embed(_Photo(*asked.photo))).principal
+                example = (await service.embed(_Photo(asked.photo))).principal
             answer = await run_in_threadpool(service.search, wanted, example)
         return {**answer, "milliseconds": spent["search"]}
 
@@ -751,10 +658,9 @@ def create_app(settings: ServeSettings) -> FastAPI:
 
     @app.exception_handler(RequestValidationError)
     async def refuse_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        kind = _content_type(request)
-        wanted = "multipart/form-data" if request.url.path in _FORMS else "application/json"
-        if request.method == "POST" and request.url.path != "/search" and kind != wanted:
-            return problem(415, _other_type(wanted, kind), reason_of(415))
+        kind = content_type(request)
+        if request.method == "POST" and kind != "application/json" and not isinstance(error, BodyError):
+            return await refuse_http(request, other_type("application/json", kind))
         return problem(422, "; ".join(_explain(each) for each in error.errors()[:5]), reason_of(422))
 
     @app.exception_handler(HTTPException)
@@ -793,6 +699,4 @@ def create_app(settings: ServeSettings) -> FastAPI:
 
 def _explain(error: Any) -> str:
     name = ".".join(str(part) for part in error["loc"][1:]) or "body"
-    if error["type"] == "value_error" and name.startswith("photo"):
-        return f"{name}: send the image file itself, not text or a URL"
     return f"{name}: {error['msg']}"

@@ -75,16 +75,27 @@ class Limits:
         """Handle a request, or reject it."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        request = Request(scope)
         try:
             with self._slots.take():
-                self._check_head(request)
-                await self._app(scope, self._limited(receive), send)
+                self._check_head(Request(scope))
+                await self._answer(scope, receive, send)
         except HTTPException as error:
             # Raised by this middleware only; the application handles its own exceptions.
             self._refused(error.status_code)
             response = JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
             await response(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # A request without a body, or whose body is not read, may take its time.
+        arriving = asyncio.timeout(None)
+        try:
+            async with arriving:
+                await self._app(scope, self._limited(receive, arriving), send)
+        except TimeoutError:
+            if not arriving.expired():
+                raise
+            message = f"The request body took longer than {self._seconds:g} s to arrive."
+            raise HTTPException(408, message, {"Connection": "close"}) from None
 
     def _check_head(self, request: Request) -> None:
         path = request.url.path
@@ -102,30 +113,21 @@ class Limits:
             413, f"The request body exceeds the limit of {self._bytes:,} bytes.", {"Connection": "close"}
         )
 
-    def _limited(self, receive: Receive) -> Receive:
-        """Wrap `receive` to raise an HTTPException when the body is too large or too slow."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._seconds
-        left = self._bytes
-        arriving = True
+    def _limited(self, receive: Receive, arriving: asyncio.Timeout) -> Receive:
+        """Wrap `receive` to raise an HTTPException when the body is too large, and to limit the time it takes."""
+        left, waiting = self._bytes, False
 
         async def limited() -> Message:
-            nonlocal left, arriving
-            if not arriving:
-                return await receive()
-            try:
-                async with asyncio.timeout_at(deadline):
-                    message = await receive()
-            except TimeoutError:
-                arriving = False
-                raise HTTPException(
-                    408, f"The request body took longer than {self._seconds:g} s to arrive.", {"Connection": "close"}
-                ) from None
+            nonlocal left, waiting
+            if not waiting:
+                waiting = True
+                arriving.reschedule(asyncio.get_running_loop().time() + self._seconds)
+            message = await receive()
             left -= len(message.get("body", b""))
             if left < 0:
-                arriving = False
                 raise self._too_large()
-            arriving = bool(message.get("more_body"))
+            if not message.get("more_body") and arriving.when() is not None:
+                arriving.reschedule(None)
             return message
 
         return limited
