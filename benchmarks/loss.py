@@ -29,8 +29,8 @@ from torch.nn import functional
 from zerotag.training.methods import METHODS, Method, loss
 
 PHOTOS, TAGS_OF_A_PHOTO, TAGS, VECTORS, DIMENSIONS = 64, 5, (925, 10_000), 7, 300
-# The paper's SDL at 925 tags; the memory is half of what the previous version took. At 10,000 tags: the process.
-RATIO, MEGABYTES, GIGABYTES = 40, 4.6, 2
+# The paper's SDL at 925 tags, in time; at 10,000 tags, the process. Memory: less than one tensor of all pairs.
+RATIO, GIGABYTES = 40, 2
 
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Method], torch.Tensor]
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -60,22 +60,26 @@ def main() -> None:
                 much, little = (peak_memory(function, chosen, batch) for function in (rival, loss))
                 print(
                     f"| {tags:,} | {name} | {rival.__name__.removesuffix('_loss')} | {1e3 * slow:.1f} | "
-                    f"{1e3 * fast:.1f} | {slow / fast:.1f} | {much:,.1f} | {little:.1f} | {difference:.0e} |",
+                    f"{1e3 * fast:.1f} | {slow / fast:.1f} | {much:,.2f} | {little:.2f} | {difference:.0e} |",
                     flush=True,
                 )
+                met &= little < pairs(tags)
                 if tags == TAGS[0] and rival is authors_loss:
-                    met = slow / fast >= RATIO and little < MEGABYTES
-    pairs = " and ".join(f"{4e-6 * PHOTOS * TAGS_OF_A_PHOTO * tags:.1f}" for tags in TAGS)
-    print(f"\nA tensor of all pairs, ({PHOTOS}, {TAGS_OF_A_PHOTO}, T) in float32, would have {pairs} MB.")
+                    met &= slow / fast >= RATIO
+    sizes = " and ".join(f"{pairs(tags):.2f}" for tags in TAGS)
+    print(f"\nA tensor of all pairs, ({PHOTOS}, {TAGS_OF_A_PHOTO}, T) in float32, would have {sizes} MB.")
     with ProcessPoolExecutor(1, get_context("spawn")) as process:
         peak = process.submit(process_memory, TAGS[-1]).result()
     print(f"A process with torch that computes SDL at {TAGS[-1]:,} tags alone: at most {peak:.2f} GB resident.")
     met = met and peak < GIGABYTES
-    targets = (
-        f"{RATIO} times faster than the authors' formulation, in {MEGABYTES} MB; {TAGS[-1]:,} tags in {GIGABYTES} GB"
-    )
-    print(f"\nTargets: SDL at {TAGS[0]} tags {targets}: {'met' if met else 'NOT MET'}.")
+    targets = f"{RATIO} times faster than the authors' formulation; {TAGS[-1]:,} tags in {GIGABYTES} GB"
+    print(f"\nTargets: less memory than all pairs; SDL at {TAGS[0]} tags {targets}: {'met' if met else 'NOT MET'}.")
     raise SystemExit(not met)
+
+
+def pairs(tags: int) -> float:
+    """MB of a tensor with every pair of a photo's tag and another one, in float32."""
+    return 4e-6 * PHOTOS * TAGS_OF_A_PHOTO * tags
 
 
 def slow_repeats(repeats: int) -> int:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from benchmarks.loss import loop_loss, peak_memory
+from benchmarks.loss import loop_loss, pairs, peak_memory, random_batch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -232,6 +232,25 @@ def test_memory_stays_below_that_of_all_pairs(name: str) -> None:
     principal, _, vectors = problem(11, photos, tags, METHODS[name].principal_vectors, 50)
     labels = torch.arange(tags).expand(photos, tags) % (tags // positives) == 0
     assert peak_memory(loss, METHODS[name], (principal, labels, vectors)) < 4e-6 * photos * positives * tags / 4
+
+
+@pytest.mark.parametrize("name", ["sdl", "fast0tag", "sdl_plus"])
+def test_memory_of_the_papers_batch_stays_below_that_of_all_pairs(name: str) -> None:
+    assert peak_memory(loss, METHODS[name], random_batch(METHODS[name], 925)) < pairs(925)
+
+
+def test_the_layout_of_the_principal_vectors_changes_nothing() -> None:
+    principal, labels, vectors = problem(5, 6, 30, 4, 12)
+    gradients = []
+    for layout in (principal, principal.transpose(0, 1).contiguous().transpose(0, 1), principal[:1].expand(6, -1, -1)):
+        leaf = layout.detach().requires_grad_()
+        loss(leaf, labels, vectors, METHODS["sdl"]).backward()
+        expected = layout.detach().contiguous().requires_grad_()
+        loss(expected, labels, vectors, METHODS["sdl"]).backward()
+        assert leaf.grad is not None and expected.grad is not None
+        assert_close(leaf.grad, expected.grad)
+        gradients.append(leaf.grad)
+    assert_close(gradients[0], gradients[1])
 
 
 def test_hand_worked_case() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 
 from zerotag.data.photos import open_photo
 from zerotag.registry.requests import logged
@@ -18,6 +19,7 @@ if TYPE_CHECKING:  # the service watches drift without a dataset's dependencies
 
 # Minimum sample size for drift of photos.
 ENOUGH = 50
+_LEVELS = np.linspace(0, 1, 256)
 # In a package, or beside it in a champion's folder.
 PROFILE = "profile.json"
 
@@ -65,10 +67,10 @@ def profile(dataset: "Dataset", photos: int = 500, seed: int = 0) -> Profile:
 
 def brightness_and_contrast(pixels: np.ndarray) -> tuple[float, float]:
     """Mean and standard deviation of a photo's uint8 pixels, in [0, 1]."""
-    counts = np.bincount(pixels.ravel(), minlength=256)  # one pass; a third of the time that floats take
-    levels = np.linspace(0, 1, 256)
-    mean = float(counts @ levels / pixels.size)
-    return mean, math.sqrt(float(counts @ (levels - mean) ** 2 / pixels.size))
+    # As one channel: Pillow counts bytes in half the time of np.bincount, and a sixth of what floats take.
+    counts = np.array(Image.fromarray(pixels.reshape(len(pixels), -1)).histogram())
+    mean = float(counts @ _LEVELS / pixels.size)
+    return mean, math.sqrt(float(counts @ (_LEVELS - mean) ** 2 / pixels.size))
 
 
 def training_profile(package: Path) -> Profile | None:

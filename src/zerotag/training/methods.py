@@ -21,7 +21,7 @@ Kind = Literal["trained", "classifier", "conse"]
 # How much a rejected tag counts as a negative, beyond what every absent tag does.
 REJECTED = 3.0
 # Scores and pairs are computed in blocks of this many numbers: a CPU's cache holds one, a GPU needs more to be busy.
-_BLOCK, _GPU_BLOCK = 2**17, 2**24
+_BLOCK, _GPU_BLOCK = 2**16, 2**24
 
 
 @dataclass(frozen=True)
@@ -116,43 +116,50 @@ def score(principal: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
     Returns:
         (B, T).
     """
-    return _Score.apply(principal, vectors)
+    return _Score.apply(principal, vectors)[0]
 
 
 class _Score(torch.autograd.Function):
-    """`score` by blocks of tags: of the (B, M, T) products, only the largest and their places m are kept.
+    """`score`, and the summed unbiased variance of the principal vectors, (B,), which shares the gradient's memory.
 
-    Where several principal vectors share the largest product, one of them gets the gradient.
+    Tags are computed in blocks: of the (B, M, T) products, only the largest and their places m are kept. Where several
+    principal vectors share the largest product, one of them gets the gradient.
     """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, principal: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: FunctionCtx, principal: torch.Tensor, vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         photos, rows, _ = principal.shape
-        flat = principal.transpose(0, 1).flatten(0, 1)
+        flat = principal.flatten(0, 1)
         scores = principal.new_empty(photos, len(vectors))
         kind = torch.uint8 if rows <= 256 else torch.int32
         places = torch.empty_like(scores, dtype=kind)
-        numbers = torch.arange(rows, dtype=kind, device=scores.device)[:, None, None]
+        numbers = torch.arange(rows, dtype=kind, device=scores.device)[:, None]
         for tags in _blocks(len(vectors), len(flat), scores.device):
-            products = (flat @ vectors[tags].T).unflatten(0, (rows, photos))
-            scores[:, tags] = products.amax(dim=0)
+            products = (flat @ vectors[tags].T).unflatten(0, (photos, rows))
+            best = products.amax(dim=1, keepdim=True)
+            scores[:, tags] = best[:, 0]
             # A tenth of the time of torch.max, which also finds the places.
-            places[:, tags] = ((products == scores[:, tags]).view(torch.uint8) * numbers).amax(dim=0)
-        ctx.save_for_backward(places, vectors)
-        ctx.rows = rows  # type: ignore[attr-defined]
-        return scores
+            places[:, tags] = (products == best).view(torch.uint8).mul(numbers).amax(dim=1)
+        mean = principal.mean(dim=1)
+        squares = principal.new_zeros(photos)
+        for row in principal.unbind(dim=1):
+            squares += (row - mean).square_().sum(dim=1)
+        ctx.save_for_backward(places, vectors, principal)
+        return scores, squares / max(1, rows - 1)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(ctx: Any, gradient: torch.Tensor, of_variance: torch.Tensor) -> tuple[torch.Tensor, None]:
         _once()
-        places, vectors = ctx.saved_tensors
-        photos, rows = len(places), ctx.rows
-        total = gradient.new_zeros(rows * photos, vectors.shape[1])
-        for tags in _blocks(len(vectors), len(total), total.device):
-            own = gradient[None, :, tags]
-            spread = own.new_zeros(rows, *own.shape[1:]).scatter_(0, places[None, :, tags].long(), own)
-            total.addmm_(spread.flatten(0, 1), vectors[tags])
-        return total.unflatten(0, (rows, photos)).transpose(0, 1), None
+        places, vectors, principal = ctx.saved_tensors
+        photos, rows, _ = principal.shape
+        weight = of_variance[:, None, None] * 2 / max(1, rows - 1)
+        total = (principal - principal.mean(dim=1, keepdim=True)).mul_(weight).contiguous()
+        for tags in _blocks(len(vectors), photos * rows, total.device):
+            own = gradient[:, None, tags]
+            spread = own.new_zeros(photos, rows, own.shape[2]).scatter_(1, places[:, None, tags].long(), own)
+            total.view(photos * rows, -1).addmm_(spread.flatten(0, 1), vectors[tags])
+            del spread  # before the next one is made
+        return total, None
 
 
 def _blocks(rows: int, width: int, device: torch.device) -> Iterator[slice]:
@@ -193,10 +200,11 @@ def diversity_weight(labels: torch.Tensor, vectors: torch.Tensor) -> torch.Tenso
     """
     photo, tag = labels.nonzero(as_tuple=True)
     count = torch.bincount(photo, minlength=len(labels)).to(vectors.dtype)
-    nothing = vectors.new_zeros(len(labels), vectors.shape[1])
-    mean = nothing.index_add(0, photo, vectors[tag]) / count.clamp(min=1)[:, None]
+    own = vectors[tag]
+    mean = vectors.new_zeros(len(labels), vectors.shape[1]).index_add_(0, photo, own)
+    mean /= count.clamp(min=1)[:, None]
     # Two passes, as the difference of two large sums loses precision.
-    squares = (vectors[tag] - mean[photo]).square().sum(dim=1)
+    squares = own.sub_(mean[photo]).square_().sum(dim=1)
     return 1 + squares.new_zeros(len(labels)).index_add(0, photo, squares) / (count - 1).clamp(min=1)
 
 
@@ -205,7 +213,8 @@ def _softplus_(x: torch.Tensor) -> torch.Tensor:
 
     max(x, 0) - log(sigmoid(|x|)) cannot overflow, and takes a tenth of the time of torch's, whose log1p is slow.
     """
-    values = x.clamp(min=0).sub_(x.abs().sigmoid_().log_()).sum(dim=1)
+    values = x.clamp(min=0).sum(dim=1)
+    values -= x.abs().sigmoid_().log_().sum(dim=1)
     x.sigmoid_()
     return values
 
@@ -253,7 +262,8 @@ def cross_entropy(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         gradient = scores.clone()
         total = torch.cat([_softplus_(gradient[rows]) for rows in _blocks(len(scores), labels.shape[1], scores.device)])
-        total -= (scores * labels).sum(dim=1)
+        photo, tag = labels.nonzero(as_tuple=True)
+        total.index_add_(0, photo, scores[photo, tag], alpha=-1)
         gradient[labels] -= 1
     return _Known.apply(scores, total, gradient)
 
@@ -314,18 +324,15 @@ def loss(
     """
     # Half precision lacks the range and precision for sums over a thousand tags.
     principal = principal.to(vectors.dtype)
-    scores = score(principal, vectors)
+    weight = diversity_weight(labels, vectors) if method.diversity_weight else 1.0
+    scores, variance = _Score.apply(principal, vectors)
     if method.cross_entropy:
         rank = cross_entropy(scores + offset, labels)
     else:
         rank = ranking_loss(scores, labels, method.per_negative)
     if rejected is not None:
         rank = rank + REJECTED * rejection_loss(scores, labels, rejected, method, offset)
-    if method.diversity_weight:
-        rank = diversity_weight(labels, vectors) * rank
-    total = (1 - method.regularisation) * rank
-    if method.regularisation and principal.shape[1] > 1:
-        # torch.var is ten times slower over a dimension other than the last.
-        squares = (principal - principal.mean(dim=1, keepdim=True)).square().sum(dim=(1, 2))
-        total = total + method.regularisation * squares / (principal.shape[1] - 1)
+    total = (1 - method.regularisation) * weight * rank
+    if method.regularisation:
+        total = total + method.regularisation * variance
     return 2 * (total * labels.any(dim=1)).mean()

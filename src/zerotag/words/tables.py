@@ -51,9 +51,14 @@ def _from_package(name: str) -> KeyedVectors:
         raise ZerotagError(f"The package {name} is not installed: pip install {name}") from error
     words = pd.read_parquet(data / "glove_6B_index.parquet")["index"].tolist()
     table = np.load(data / "glove_6B_50d_emb.npy")
+    return _keyed({word: row for row, word in enumerate(words)}, table)
+
+
+def _keyed(rows: dict[str, int], table: np.ndarray) -> KeyedVectors:
+    """gensim's vectors of words, each of which has a row of the table, in order."""
     vectors = KeyedVectors(table.shape[1], dtype=np.float32)
-    vectors.index_to_key = words
-    vectors.key_to_index = {word: row for row, word in enumerate(words)}
+    vectors.index_to_key = list(rows)
+    vectors.key_to_index = rows
     vectors.vectors = table
     return vectors
 
@@ -135,11 +140,7 @@ def _with_blanks(path: Path, header: bool) -> KeyedVectors:
         blocks.append(np.stack(rows))
     if not index or (announced and announced > number - 1):
         raise ZerotagError(f"{path}: the file is truncated. Download it again.")
-    vectors = KeyedVectors(length, dtype=np.float32)
-    vectors.index_to_key = list(index)
-    vectors.key_to_index = index
-    vectors.vectors = np.concatenate(blocks)
-    return vectors
+    return _keyed(index, np.concatenate(blocks))
 
 
 def _length(path: Path, header: bool) -> tuple[int, int]:
