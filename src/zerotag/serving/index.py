@@ -536,10 +536,8 @@ class Index:
         while True:
             # No photo outside the candidates scores above the lowest bound.
             found = [self._candidates(aim, depth * self._rows, condition, approximate) for aim in aims]
-            bound = min(bound for _, bound in found)
-            candidates = {key: vector for photos, _ in found for key, vector in photos.items()}
-            hits = self._score(candidates, queries, without)
-            hits.sort(key=lambda hit: (-hit.score, hit.photo, hit.root))
+            bound = min(each.bound for each in found)
+            hits = _best(*self._score(found, queries, without), need)
             proven = bound == -np.inf or (len(hits) >= need and hits[need - 1].score >= bound)
             if proven or (approximate and len(hits) >= need and depth > _DEEPEST):
                 return hits[offset:need]
@@ -552,15 +550,13 @@ class Index:
             self._indexed = version, any("vector" in index.columns for index in self._table.list_indices())
         return self._indexed[1]
 
-    def _candidates(
-        self, aim: "_Query", count: int, condition: str, approximate: bool
-    ) -> tuple[dict[tuple[str, str], np.ndarray], float]:
-        """Photos of the top rows, each with one of its rows, and an upper bound on the score of all others.
+    def _candidates(self, aim: "_Query", count: int, condition: str, approximate: bool) -> "_Candidates":
+        """The top rows.
 
         With the engine's index, the bound is an estimate, and photos with a higher score may be missing.
         """
-        photos: dict[tuple[str, str], np.ndarray] = {}
-        bounds = []
+        photos: list[tuple[str, str]] = []
+        vectors, bounds = [], []
         for vector in aim.rows:
             search: Any = self._table.search(vector.astype(np.float32), vector_column_name="vector")
             if condition:
@@ -571,9 +567,10 @@ class Index:
                 search = search.distance_type("cosine" if aim.cosine else "dot").bypass_vector_index()
             rows = search.select(["root", "photo", "vector", "_distance"]).limit(count).to_arrow()
             if not len(rows):
-                return {}, -np.inf
+                return _Candidates([], np.empty((0, self._stored), np.float32), -np.inf)
             found = _matrix(rows["vector"])
-            photos |= zip(_keys(rows), found, strict=True)
+            photos += _keys(rows)
+            vectors.append(found)
             # Recomputed, since the engine's distance, 1 - product, is less precise.
             products = (unit(found) if aim.cosine else found) @ vector
             if len(rows) < count:
@@ -585,25 +582,29 @@ class Index:
                 bounds.append(float(coded.min() + off.mean() + _ERRORS * off.std()))
             else:
                 bounds.append(float(products.min()))
-        return photos, aim.scaled(float(np.mean(bounds)))
+        return _Candidates(photos, np.concatenate(vectors), aim.scaled(float(np.mean(bounds))))
 
     def _score(
-        self, photos: dict[tuple[str, str], np.ndarray], wanted: list["_Query"], unwanted: list["_Query"]
-    ) -> list[Hit]:
-        """Score photos, of which one row each is known; photos that match an unwanted word are dropped."""
-        hits = []
-        if self._rows == 1 and photos:
-            parts: Iterable[tuple[list[tuple[str, str]], np.ndarray]] = [
-                (list(photos), np.stack(list(photos.values()))[:, None])
-            ]
+        self, found: list["_Candidates"], wanted: list["_Query"], unwanted: list["_Query"]
+    ) -> tuple[list[tuple[str, str]], np.ndarray]:
+        """Photos, and their scores; -inf for those that match an unwanted word."""
+        parts: Iterable[tuple[list[tuple[str, str]], np.ndarray]]
+        if self._rows == 1:
+            # A photo that several queries found counts once.
+            places = {photo: place for place, photo in enumerate(photo for each in found for photo in each.photos)}
+            vectors = np.concatenate([each.vectors for each in found])[list(places.values())]
+            parts = [(list(places), vectors[:, None])] if places else []
         else:
-            parts = (([(root, name) for name in names], found) for root, names, found in self.matrices(photos))
+            every = {photo for each in found for photo in each.photos}
+            parts = (([(root, name) for name in names], matrices) for root, names, matrices in self.matrices(every))
+        photos, scores = [], [np.empty(0)]
         for keys, matrices in parts:
             least = np.min([query(matrices) for query in wanted], axis=0)
             for query in unwanted:
                 least = np.where(query(matrices) >= least, -np.inf, least)
-            hits += [Hit(name, score, root) for (root, name), score in zip(keys, least.tolist(), strict=True)]
-        return [hit for hit in hits if hit.score > -np.inf]
+            photos += keys
+            scores.append(least)
+        return photos, np.concatenate(scores)
 
     def matrices(self, photos: Iterable[tuple[str, str]]) -> Iterator[tuple[str, list[str], np.ndarray]]:
         """Photos' root, their n paths, and their principal vectors as stored (n, M, D), in parts."""
@@ -630,6 +631,29 @@ class Index:
                 photos = set(_keys(taken.select(["root", "photo"]).to_arrow()))
                 self._sampled = np.concatenate([matrices for _, _, matrices in self.matrices(photos)])
         return self._sampled
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """The top rows of a query: their n photos, which may repeat, and vectors (n, d).
+
+    Attributes:
+        bound: no photo beside them has a higher score.
+    """
+
+    photos: list[tuple[str, str]]
+    vectors: np.ndarray
+    bound: float
+
+
+def _best(photos: list[tuple[str, str]], scores: np.ndarray, count: int) -> list[Hit]:
+    """The photos with the highest scores, best first; of equal ones, by name. -inf is no score."""
+    places = np.flatnonzero(scores > -np.inf)
+    if count < len(places):
+        least = np.partition(scores[places], -count)[-count]
+        places = places[scores[places] >= least]
+    hits = [Hit(photos[place][1], float(scores[place]), photos[place][0]) for place in places]
+    return sorted(hits, key=lambda hit: (-hit.score, hit.photo, hit.root))[:count]
 
 
 @dataclass(frozen=True)
