@@ -54,6 +54,9 @@ _SAMPLE = 4096
 _ALL_TABLES = 1_000_000
 # Rows up to which a search compares all of them: about 0.1 s on two cores.
 _EXACT = 50_000
+# Photos beyond the wanted number where all are compared, as the engine's products are less precise: it may confuse the
+# last ones.
+_NEARLY = 8
 # Candidates of the engine's index beyond the wanted number; how many times more for several words or an example; and
 # the number beyond which none are added, though better photos may be missing.
 _BEYOND, _SEVERAL, _DEEPEST = 200, 4, 10_000
@@ -530,7 +533,8 @@ class Index:
         if self._rows == 1 and words > 1 and len(self):
             aims = [_aim(queries[:words], without, self._sample(), offset + limit), *queries[words:]]
         approximate = not exact and self._has_index()
-        need = depth = offset + limit
+        need = offset + limit
+        depth = need + _NEARLY
         if approximate:
             depth = (2 * need + _BEYOND) * (1 if len(queries) + len(without) == 1 and like is None else _SEVERAL)
         while True:
@@ -572,7 +576,7 @@ class Index:
             photos += _keys(rows)
             vectors.append(found)
             # Recomputed, since the engine's distance, 1 - product, is less precise.
-            products = (unit(found) if aim.cosine else found) @ vector
+            products = np.vecdot(unit(found) if aim.cosine else found, vector)
             if len(rows) < count:
                 bounds.append(-np.inf)
             elif approximate and not aim.cosine:
@@ -671,9 +675,9 @@ class _Query:
     spread: float = 1.0
 
     def __call__(self, matrices: np.ndarray) -> np.ndarray:
-        """Score photos: (n, M, d) -> (n,)."""
+        """Score photos: (n, M, d) -> (n,). Dot by dot: for a product of matrices, BLAS would wake all its threads."""
         matrices = unit(matrices) if self.cosine else matrices
-        return self.scaled(np.mean([(matrices @ row).max(axis=1) for row in self.rows], axis=0))
+        return self.scaled(np.mean([np.vecdot(matrices, row).max(axis=1) for row in self.rows], axis=0))
 
     def scaled(self, average: Any) -> Any:
         """The score of an average."""
