@@ -34,6 +34,20 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
+def test_a_large_new_index_comes_with_advice(
+    photos: Path, packaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = ("--database", tmp_path / "index", "--model", packaged)
+    monkeypatch.setattr("zerotag.cli._SMALL", 8)
+    assert "--dimensions" not in run("index", photos, "--database", tmp_path / "other", "--model", packaged)[2]
+    monkeypatch.setattr("zerotag.cli._LARGE", 1e-9)
+    errors = run("index", photos, *database)[2]
+    assert "2 new photos will take" in errors and "--dimensions 8" in errors
+    assert "--dimensions" not in run("index", photos, *database)[2]  # it is not new any more
+    small = ("--database", tmp_path / "small", "--model", packaged, "--dimensions", "8")
+    assert "--dimensions" not in run("index", photos, *small)[2]
+
+
 def test_files_and_folders(photos: Path, packaged: Path, tmp_path: Path) -> None:
     (tmp_path / "c.jpg").write_bytes(encoded(3))
     status, lines, errors = run("tag", tmp_path / "c.jpg", photos, "--all", "--model", packaged)

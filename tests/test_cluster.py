@@ -464,7 +464,7 @@ from flows.photos import photos
 from prefect.artifacts import Artifact
 from prefect.testing.utilities import prefect_test_harness
 
-with prefect_test_harness():
+with prefect_test_harness(server_startup_timeout=120):
     state = photos("tag", *sys.argv[1:], return_state=True)
     table, progress = Artifact.get("shards"), Artifact.get("photos")
 print(json.dumps([state.type.value, state.message, json.loads(table.data), progress.data]))
@@ -522,7 +522,7 @@ from prefect.testing.utilities import prefect_test_harness
 def run():
     repro()
 
-with prefect_test_harness():
+with prefect_test_harness(server_startup_timeout=120):
     run()
     print(Artifact.get("shards").data)
 """

@@ -62,6 +62,8 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be wri
 
 # Seconds after which a person is told what still goes on.
 _PATIENCE = 3.0
+# GB of a new index from which fewer dimensions are suggested, and how many: a million photos then take 1 GB.
+_LARGE, _SMALL = 1.0, 384
 # Photos whose tags are printed together.
 _BATCH = 16
 
@@ -354,9 +356,12 @@ def _update(
     from zerotag.serving.update import root_of, update
 
     root, path = root_of(index, folder)
+    new = not len(index)
     with tqdm(desc="index", unit="photo", disable=True if quiet else None) as bar:
 
         def report(done: int, total: int) -> None:
+            if new and not bar.total:
+                _complain(_advice(index, total))
             bar.total = total
             bar.update(done - bar.n)
 
@@ -372,6 +377,17 @@ def _update(
         _complain(
             ["the index is being compacted; it can be searched meanwhile. Ctrl-C leaves that to the next update."]
         )
+
+
+def _advice(index: "Index", photos: int) -> list[str]:
+    """What to know before many photos go into a new index."""
+    size, small = (photos * share * index.photo_bytes / 1e9 for share in (1, _SMALL / index.dimensions))
+    if size < _LARGE or index.dimensions <= _SMALL:
+        return []
+    return [
+        f"{photos:,} new photos will take {size:.1f} GB in the index; with --dimensions {_SMALL} and a new --database, "
+        f"{small:.1f} GB, at a small cost in accuracy (docs/search.md)"
+    ]
 
 
 def _print_update(done: "Progress") -> None:

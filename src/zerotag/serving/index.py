@@ -253,6 +253,11 @@ class Index:
         return self._table.count_rows() // self._rows
 
     @property
+    def photo_bytes(self) -> float:
+        """What a photo takes on disk: its vectors in half precision, and the codes of the engine's index."""
+        return self._rows * self._stored * (2 + _BITS / 8)
+
+    @property
     def local(self) -> bool:
         """Whether the database is a folder of this machine."""
         return self._lock is not None
