@@ -25,8 +25,14 @@ from selenium.webdriver.support.ui import WebDriverWait
 from zerotag.errors import ZerotagError
 
 # A failing machine, for the tests: each start of a training takes one from the file, before it imports anything slow.
+# And one that waits until so many trainings have begun, as starts may be further apart than a short training takes.
 BROKEN = """
-import pathlib, sys
+import pathlib, sys, time
+_together, _until = pathlib.Path("work/together"), time.monotonic() + 120
+if _together.is_file():
+    pathlib.Path("work/begun-" + "-".join(sys.argv[1:])).touch()
+    while len(list(pathlib.Path("work").glob("begun-*"))) < int(_together.read_text()) and time.monotonic() < _until:
+        time.sleep(0.05)
 _left = pathlib.Path(f"work/broken-{sys.argv[1]}")
 if _left.is_file() and int(_left.read_text()):
     _left.write_text(str(int(_left.read_text()) - 1))
@@ -300,7 +306,10 @@ def test_two_dask_workers_one_of_which_is_killed(prefect: Prefect, tmp_path: Pat
     # A node has the shared checkout on its path; what its current folder is does not matter.
     path = os.pathsep.join([str(prefect.project), str(prefect.project / "src")])
     logs = {}
+    together = prefect.project / "work" / "together"
+    together.write_text(str(len(models)))
     with ExitStack() as stack:
+        stack.callback(together.unlink)
 
         def dask(role: str, *arguments: str) -> None:
             log = tmp_path / f"{role}{len(logs)}.txt"
