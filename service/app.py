@@ -438,6 +438,7 @@ def create_app(settings: ServeSettings) -> FastAPI:
         return _Asked(words, own, options.top, options.threshold, options.everything, options.task)
 
     one_photo, photos = Depends(photo_form("photo")), Depends(photo_form("photos"))
+    photo_alone = Depends(photo_form("photo", options=False))
 
     @api.post("/tag", response_model=PhotoTags, dependencies=[one_photo, working], openapi_extra=photo_body("photo"))
     async def tag(form: Annotated[PhotoForm, one_photo]) -> Any:
@@ -478,10 +479,10 @@ def create_app(settings: ServeSettings) -> FastAPI:
     @api.post(
         "/embed",
         response_model=Embedding,
-        dependencies=[one_photo, working],
+        dependencies=[photo_alone, working],
         openapi_extra=photo_body("photo", options=False),
     )
-    async def embed_photo(form: Annotated[PhotoForm, one_photo]) -> Any:
+    async def embed_photo(form: Annotated[PhotoForm, photo_alone]) -> Any:
         """Compute the principal vectors of a photo, to be compared with word vectors or with those of other photos."""
         seen = await service.embed(_Photo(form.photo))
         return {

@@ -1,7 +1,7 @@
 """Read the bodies of requests: forms with photos and options, and searches, which are forms or JSON.
 
 FastAPI would declare each field as a parameter of its own. Then resolving them takes longer than the parsing, and a
-photo of more than 1 MB goes through a file on the disk in pieces of 64 kB: 9 ms for one of 4 MB, which here take 2.
+photo of more than 1 MB goes through a file on the disk in pieces of 64 kB: 9 ms of a core for 4 MB, which here take 4.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -73,11 +73,12 @@ def other_type(wanted: str, kind: str) -> HTTPException:
     return HTTPException(415, f"Send {wanted} instead of {kind or 'a body without a content type'}.")
 
 
-def photo_form(field: str) -> Callable[[Request], Awaitable[PhotoForm]]:
+def photo_form(field: str, options: bool = True) -> Callable[[Request], Awaitable[PhotoForm]]:
     """A dependency that reads a form with photos.
 
     Args:
         field: `photo` for exactly one, `photos` for one or more.
+        options: whether these have a meaning; else they are passed over.
 
     Returns:
         A function of a request, which raises BodyError, and HTTPException if the body is no such form.
@@ -86,12 +87,12 @@ def photo_form(field: str) -> Callable[[Request], Awaitable[PhotoForm]]:
     async def read(request: Request) -> PhotoForm:
         async with _form(request) as form:
             photos = await _uploads(form, field)
-            options = _validated(TagOptions, _given(form, TagOptions))
+            asked = _validated(TagOptions, _given(form, TagOptions) if options else {})
         if not photos:
             raise HTTPException(422, f"{field}: no photo; send an image file in the field {field}")
         if field == "photo" and len(photos) > 1:
             raise HTTPException(422, "photo: more than one photo; send several to /tag/batch, in the field photos")
-        return PhotoForm(photos, options)
+        return PhotoForm(photos, asked)
 
     return read
 

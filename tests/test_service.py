@@ -75,6 +75,9 @@ def test_embed(client: httpx.Client, packaged: Path) -> None:
     [best] = tagger.rank(vectors, tagger.words(), top=1, everything=True)
     assert best.score == pytest.approx(send(client, encoded(3), all=True, top=1).json()["tags"][0]["score"], abs=1e-4)
 
+    # Options of tagging mean nothing here.
+    assert client.post("/embed", files={"photo": ("a.jpg", encoded(3))}, data={"top": "many"}).status_code == 200
+
     two = [("photo", ("a.jpg", encoded())), ("photo", ("b.jpg", encoded()))]
     refused(client.post("/embed", files=two), 422, "more than one photo")
     refused(client.post("/embed", files={"photo": ("a.jpg", b"no picture")}), 422, "not an image")
