@@ -1,17 +1,17 @@
 """The HTTP API: a FastAPI application for the tagger, the index and the batched network."""
 
 import asyncio
+import gc
 import io
 import logging
 import time
-from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
@@ -19,6 +19,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 from fastapi.security import APIKeyHeader
 from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -38,26 +39,26 @@ from service.answers import (
     Removed,
     SearchAnswer,
     SearchRequest,
-    Spent,
     TagAnswer,
     TagOptions,
 )
 from service.forms import (
     BodyError,
-    PhotoForm,
     Search,
     Upload,
     content_type,
     other_type,
     photo_body,
-    photo_form,
+    read_photos,
     read_search,
     search_body,
 )
 from service.gather import Gather
 from service.keywords import Keywords
 from service.limits import Limits, Slots
-from service.record import INDEXED, LATENCY, RequestLog, count_refused, reason_of
+from service.model import Asked, Model, OwnWords, Photo, Seen, Work
+from service.processes import Loaded
+from service.record import INDEXED, LATENCY, RequestLog, count_refused, labelled, reason_of
 from service.settings import ServeSettings
 from service.shadow import Shadow
 from zerotag.data.batches import cores
@@ -69,11 +70,11 @@ from zerotag.metadata.keywords import PhotoKeywords, sidecars
 from zerotag.metadata.vocabulary_file import VocabularyFile, read_vocabulary
 from zerotag.metadata.writing import KeywordError, ReadOnlyError
 from zerotag.registry.drift import training_profile
+from zerotag.runtime import at_once, on_gpu
 from zerotag.samples import samples
 from zerotag.serving.card import model_card
 from zerotag.serving.index import Index, Where, open_index, search_words
-from zerotag.serving.keywords import rank_keywords
-from zerotag.serving.tagger import Tag, Tagger, Words, split_words
+from zerotag.serving.tagger import Tagger, split_words
 from zerotag.serving.update import RemovalError, inside, stamp_of, update
 
 logger = logging.getLogger(__name__)
@@ -101,6 +102,11 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 
+# Photos that a process is handed in one message. What is done once for each message counts: with four it is 6% slower.
+_TOGETHER = 6
+_NONE_MISSING = {"missing": [], "reason": ""}
+
+
 class _Service:
     """State shared by the requests of a process."""
 
@@ -112,12 +118,28 @@ class _Service:
     # Loaded lazily: this module is also imported by processes that only start other processes.
     @cached_property
     def tagger(self) -> Tagger:
-        return Tagger(self.settings.package, threads=1, views=self.settings.views)
+        return self.model.tagger
 
     @cached_property
-    def embed(self) -> Gather["_Photo", "_Embedded"]:
-        """Decodes photos of all requests, runs the network on them and ranks their words, in threads."""
-        return Gather(self._embed, self.tagger.at_once, -(-cores() // self.settings.processes))
+    def model(self) -> Model:
+        own = None
+        settings = self.settings
+        model = Model(settings.package, settings.views, settings.max_pixels)
+        if settings.vocabulary:
+            own = _own_words(model.tagger, read_vocabulary(settings.path(settings.vocabulary)))
+        return replace(model, own=own)
+
+    @cached_property
+    def loaded(self) -> Loaded:
+        """The process that the others are forked from; it starts to load the model at once."""
+        return Loaded(self.model)
+
+    @cached_property
+    def photos(self) -> Gather["_Job", Seen]:
+        """Works on the photos of all requests: in a process per core, or on a GPU, whose memory threads can share."""
+        number = -(-cores() // self.settings.processes)
+        models: list[Work] = [self.model] * number if on_gpu() else self.loaded.processes(number)
+        return Gather([partial(self._see, model) for model in models], at_once() if on_gpu() else _TOGETHER)
 
     @cached_property
     def version(self) -> str:
@@ -140,30 +162,14 @@ class _Service:
         settings = self.settings
         return Shadow(self.tagger, lambda: settings.challenger, settings.shadow_share, self.log, settings.max_pixels)
 
-    @cached_property
-    def vocabulary(self) -> VocabularyFile | None:
-        if not self.settings.vocabulary:
-            return None
-        return read_vocabulary(self.settings.path(self.settings.vocabulary))
-
-    @cached_property
-    def own_words(self) -> dict[str, Words]:
-        """By task, the words of the vocabulary file that have a vector."""
-        assert self.vocabulary
-        words = self.tagger.words(self.vocabulary.words)
-        # Reported here, when the service starts, and not to each client.
-        for line in self.vocabulary.report(words.words):
-            logger.warning(line)
-        return {"all": replace(words, missing=[], reason="")}
-
     def load(self) -> None:
         """Load everything before the first request."""
+        if not on_gpu():
+            _ = self.loaded
         # LanceDB takes as long to import as all else to load, which is read by ONNX Runtime without the interpreter.
         with ThreadPoolExecutor(1, thread_name_prefix="index") as beside:
             index = beside.submit(lambda: len(self.index))
-            _ = self.tagger.lexicon_words, self.tagger.text_encoder, self.log, self.embed, self.shadow
-            if self.vocabulary:
-                _ = self.own_words
+            _ = self.tagger.lexicon_words, self.tagger.text_encoder, self.log, self.shadow, self.photos
             index.result()
 
     def close(self) -> None:
@@ -171,12 +177,39 @@ class _Service:
         self.keywords.close()
         if self.shadow:
             self.shadow.close()
+        if not on_gpu():
+            self.loaded.close()
 
-    def tagged(self, seen: "_Embedded", asked: "_Asked") -> None:
-        """Record a tagged photo, and offer it to the challenger."""
-        self.log.tagged(seen.pixels, len(seen.photo.file.data), seen.tags, not asked.own, asked.task)
-        if self.shadow and asked.task == "all":
-            self.shadow.offer(seen.photo.file.data, seen.photo.file.name, seen.principal, asked.words)
+    async def see(self, photo: Upload, asked: Asked | None = None) -> Seen:
+        """Have a photo worked on, as soon as a process is free.
+
+        Raises:
+            HTTPException: 413, the photo is too large.
+            PhotoError: the photo cannot be decoded.
+        """
+        size, limit = len(photo.data), self.settings.max_bytes
+        if size > limit:
+            raise HTTPException(413, f"{photo.name}: {size:,} bytes exceed the limit of {limit:,}.")
+        return await self.photos(_Job(Photo(photo.data, photo.name, asked)))
+
+    def _see(self, model: Work, jobs: list["_Job"]) -> list[Seen | Exception]:
+        """Work on photos, and record those that were tagged."""
+        results = model([job.photo for job in jobs])
+        tagged = []
+        for job, seen in zip(jobs, results, strict=True):
+            if isinstance(seen, Exception):
+                continue
+            seen.seconds["network"] = time.perf_counter() - job.arrived - sum(seen.seconds.values())
+            for step, seconds in seen.seconds.items():
+                labelled(LATENCY, step).observe(seconds)
+            if job.photo.asked:
+                tagged.append((job.photo, seen))
+        self.log.tagged(tagged)
+        if self.shadow:
+            for photo, seen in tagged:
+                assert photo.asked
+                self.shadow.offer(photo, seen.principal, self.model.words_of(photo.asked))
+        return results
 
     @property
     def root(self) -> Path:
@@ -199,23 +232,20 @@ class _Service:
         """Number of photos that can be found."""
         return self.scope[1]
 
-    def words(self, given: list[str], task: Literal["all", "unseen"]) -> Words:
-        words = split_words(given)
-        if given and not words:
-            raise ZerotagError("The vocabulary contains no word.")
-        self.check_number(words)
-        if not words and self.vocabulary:
-            if task not in self.own_words:
-                self.own_words[task] = self.tagger.words(self.own_words["all"].words, task)
-            return self.own_words[task]
-        return self.tagger.words(words, task)
+    def asked(self, options: TagOptions) -> Asked:
+        """What the options of a request ask.
 
-    def rank(self, matrices: np.ndarray, asked: "_Asked") -> list[list[Tag]]:
-        """Rank words for photos, (B, M, d)."""
-        how = asked.top, asked.threshold, asked.everything
-        if asked.own and self.vocabulary:
-            return [rank_keywords(self.tagger, each, asked.words, self.vocabulary, *how) for each in matrices]
-        return self.tagger.rank_all(matrices, asked.words, *how)
+        Raises:
+            ZerotagError: too many words, or none that can be ranked.
+        """
+        given = split_words(options.vocabulary)
+        if options.vocabulary and not given:
+            raise ZerotagError("The vocabulary contains no word.")
+        self.check_number(given)
+        words = self.tagger.words(given, options.task) if given else None
+        if not words:
+            self.model.words(options.task)  # there are some
+        return Asked(words, options.task, options.top, options.threshold, options.everything)
 
     def check_number(self, words: list[str]) -> None:
         if len(words) > self.settings.max_words:
@@ -292,98 +322,30 @@ class _Service:
             },
         }
 
-    def decode(self, photo: Upload) -> np.ndarray:
-        size, limit = len(photo.data), self.settings.max_bytes
-        if size > limit:
-            raise HTTPException(413, f"{photo.name}: {size:,} bytes exceed the limit of {limit:,}.")
-        return self.tagger.pixels(photo.data, photo.name, self.settings.max_pixels)
-
-    def _embed(self, photos: list["_Photo"]) -> list["_Embedded | Exception"]:
-        """Decode photos, run the network on them, and rank the words that are asked for."""
-        decoded: list[_Embedded] = []
-        results: list[_Embedded | Exception] = []
-        for photo in photos:
-            spent: dict[str, float] = {}
-            try:
-                with _timed("decode", spent):
-                    pixels = self.decode(photo.file)
-            except (ZerotagError, HTTPException) as error:
-                results.append(error)
-            else:
-                decoded.append(_Embedded(photo, pixels, spent))
-                results.append(decoded[-1])
-        if decoded:
-            matrices = self.tagger.principal_vectors(np.stack([each.pixels for each in decoded]))
-            ready = time.perf_counter()
-            for each, principal in zip(decoded, matrices, strict=True):
-                each.principal = principal
-                _note("network", ready - each.photo.arrived - each.spent["decode"] / 1000, each.spent)
-            self._rank(decoded)
-        return results
-
-    def _rank(self, photos: list["_Embedded"]) -> None:
-        """Rank the words that are asked for, together for photos of which the same is asked, and log the tags."""
-        together: dict[Any, list[_Embedded]] = defaultdict(list)
-        for each in photos:
-            if each.photo.asked:
-                together[each.photo.asked.key].append(each)
-        for group in together.values():
-            asked = group[0].photo.asked
-            assert asked
-            started = time.perf_counter()
-            tags = self.rank(np.stack([each.principal for each in group]), asked)
-            seconds = (time.perf_counter() - started) / len(group)
-            for each, each.tags in zip(group, tags, strict=True):
-                _note("score", seconds, each.spent)
-                self.tagged(each, asked)
-
-
-@dataclass(frozen=True, eq=False)
-class _Asked:
-    """What a request asks of its photos; `own`: it names no words."""
-
-    words: Words
-    own: bool
-    top: int
-    threshold: float | None
-    everything: bool
-    task: str
-
-    @property
-    def key(self) -> tuple[int, int, float | None, bool]:
-        """The same for requests that ask the same of the model's vocabulary or of their own words."""
-        return id(self.words), self.top, self.threshold, self.everything
-
 
 @dataclass(frozen=True)
-class _Photo:
-    """A photo of a request, and what is asked of it beside its principal vectors."""
+class _Job:
+    """A photo of a request, and when it arrived."""
 
-    file: Upload
-    asked: _Asked | None = None
+    photo: Photo
     arrived: float = field(default_factory=time.perf_counter)
 
 
-@dataclass
-class _Embedded:
-    """A photo with its pixels (S, S, 3), milliseconds per step, its principal vectors (M, d), and its tags."""
-
-    photo: _Photo
-    pixels: np.ndarray
-    spent: dict[str, float]
-    principal: np.ndarray = field(default_factory=lambda: np.empty(0))
-    tags: list[Tag] = field(default_factory=list)
+def _own_words(tagger: Tagger, vocabulary: VocabularyFile) -> OwnWords:
+    """The words of a vocabulary file that have a vector."""
+    words = tagger.words(vocabulary.words)
+    # Reported here, when the service starts, and not to each client.
+    for line in vocabulary.report(words.words):
+        logger.warning(line)
+    return OwnWords(vocabulary, replace(words, missing=[], reason=""))
 
 
 @contextmanager
 def _timed(step: str, spent: dict[str, float]) -> Iterator[None]:
     started = time.perf_counter()
     yield
-    _note(step, time.perf_counter() - started, spent)
-
-
-def _note(step: str, seconds: float, spent: dict[str, float]) -> None:
-    LATENCY.labels(step).observe(seconds)
+    seconds = time.perf_counter() - started
+    labelled(LATENCY, step).observe(seconds)
     spent[step] = round(1000 * seconds, 2)
 
 
@@ -403,7 +365,9 @@ def create_app(settings: ServeSettings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(service.load)
+        gc.freeze()  # what is loaded stays: the garbage collector need not look at it again
         yield
+        gc.unfreeze()
         await run_in_threadpool(service.close)
 
     app = FastAPI(
@@ -424,78 +388,71 @@ def create_app(settings: ServeSettings) -> FastAPI:
 
     working = Depends(slot)
 
-    def absent(words: Words) -> dict[str, Any]:
-        return {"missing": words.missing, "reason": words.reason}
+    def absent(asked: Asked) -> dict[str, Any]:
+        return {"missing": asked.words.missing, "reason": asked.words.reason} if asked.words else _NONE_MISSING
 
-    async def words_of(options: TagOptions) -> Words:
+    async def asked_of(options: TagOptions) -> Asked:
         # The model's own words are at hand; others may have to be encoded.
-        if not options.vocabulary:
-            return service.words([], options.task)
-        return await run_in_threadpool(service.words, options.vocabulary, options.task)
+        return await run_in_threadpool(service.asked, options) if options.vocabulary else service.asked(options)
 
-    def asked_of(options: TagOptions, words: Words) -> _Asked:
-        own = not options.vocabulary
-        return _Asked(words, own, options.top, options.threshold, options.everything, options.task)
+    def in_json(model: type[BaseModel], **content: Any) -> Response:
+        answer = model.model_validate({**content, "model": service.version}, from_attributes=True)
+        return Response(answer.model_dump_json(by_alias=True), media_type="application/json")
 
-    one_photo, photos = Depends(photo_form("photo")), Depends(photo_form("photos"))
-    photo_alone = Depends(photo_form("photo", options=False))
-
-    @api.post("/tag", response_model=PhotoTags, dependencies=[one_photo, working], openapi_extra=photo_body("photo"))
-    async def tag(form: Annotated[PhotoForm, one_photo]) -> Any:
+    # Requests with photos read their form and make their answer themselves: declared as parameters and results of
+    # FastAPI's, these would take as long again.
+    @api.post("/tag", response_model=PhotoTags, openapi_extra=photo_body("photo"))
+    async def tag(request: Request) -> Response:
         """Tag a photo."""
-        words = await words_of(form.options)
-        seen = await service.embed(_Photo(form.photo, asked_of(form.options, words)))
-        return {"tags": seen.tags, **absent(words), "model": service.version, "milliseconds": seen.spent}
+        form = await read_photos(request, "photo")
+        with service.slots.take():
+            asked = await asked_of(form.options)
+            done = await service.see(form.photo, asked)
+        return in_json(PhotoTags, tags=done.tags, **absent(asked), milliseconds=done.milliseconds)
 
-    @api.post(
-        "/tag/batch", response_model=BatchTags, dependencies=[photos, working], openapi_extra=photo_body("photos")
-    )
-    async def tag_batch(form: Annotated[PhotoForm, photos]) -> Any:
+    @api.post("/tag/batch", response_model=BatchTags, openapi_extra=photo_body("photos"))
+    async def tag_batch(request: Request) -> Response:
         """Tag a batch of photos. Photos that cannot be decoded are reported individually."""
+        form = await read_photos(request, "photos")
         if len(form.photos) > settings.max_photos:
             raise HTTPException(
                 413, f"{len(form.photos)} photos exceed the limit of {settings.max_photos} per request."
             )
-        words = await words_of(form.options)
-        asked = asked_of(form.options, words)
-        working_on = [service.embed(_Photo(photo, asked)) for photo in form.photos]
+        with service.slots.take():
+            asked = await asked_of(form.options)
+            working_on = [service.see(photo, asked) for photo in form.photos]
+            all_done = await asyncio.gather(*working_on, return_exceptions=True)
         answers, spent = [], dict.fromkeys(("decode", "network", "score"), 0.0)
-        for photo, seen in zip(form.photos, await asyncio.gather(*working_on, return_exceptions=True), strict=True):
+        for photo, done in zip(form.photos, all_done, strict=True):
             answer = BatchPhoto(photo=photo.name)
             answers.append(answer)
-            if isinstance(seen, ZerotagError):
-                answer.error = str(seen)
-                service.log.refused(422, reason_of(422, seen))
-            elif isinstance(seen, HTTPException):
-                answer.error = seen.detail
-                service.log.refused(seen.status_code, reason_of(seen.status_code))
-            elif isinstance(seen, BaseException):
-                raise seen
+            if isinstance(done, ZerotagError):
+                answer.error = str(done)
+                service.log.refused(422, reason_of(422, done))
+            elif isinstance(done, HTTPException):
+                answer.error = done.detail
+                service.log.refused(done.status_code, reason_of(done.status_code))
+            elif isinstance(done, BaseException):
+                raise done
             else:
-                answer.tags = [TagAnswer.model_validate(asdict(each)) for each in seen.tags]
-                spent = {step: milliseconds + seen.spent[step] for step, milliseconds in spent.items()}
-        return {"photos": answers, **absent(words), "model": service.version, "milliseconds": Spent(**spent)}
+                answer.tags = [TagAnswer.model_validate(asdict(each)) for each in done.tags]
+                spent = {step: milliseconds + done.milliseconds[step] for step, milliseconds in spent.items()}
+        return in_json(BatchTags, photos=answers, **absent(asked), milliseconds=spent)
 
-    @api.post(
-        "/embed",
-        response_model=Embedding,
-        dependencies=[photo_alone, working],
-        openapi_extra=photo_body("photo", options=False),
-    )
-    async def embed_photo(form: Annotated[PhotoForm, photo_alone]) -> Any:
+    @api.post("/embed", response_model=Embedding, openapi_extra=photo_body("photo", options=False))
+    async def embed_photo(request: Request) -> Response:
         """Compute the principal vectors of a photo, to be compared with word vectors or with those of other photos."""
-        seen = await service.embed(_Photo(form.photo))
-        return {
-            "vectors": seen.principal.tolist(),
-            "model": service.version,
-            "network": service.tagger.network,
-            "milliseconds": seen.spent,
-        }
+        form = await read_photos(request, "photo", options=False)
+        with service.slots.take():
+            done = await service.see(form.photo)
+        return in_json(
+            Embedding, vectors=done.principal.tolist(), network=service.tagger.network, milliseconds=done.milliseconds
+        )
 
     def tags_of(path: str, photo: Path, options: TagOptions, keywords: PhotoKeywords, problem: str = "") -> Any:
         """Tags of a photo of the root. They are not logged: the log is about photos that come, not about those seen."""
         spent = {"decode": 0.0, "network": 0.0}
-        words = service.words(options.vocabulary, options.task)
+        asked = service.asked(options)
         principal = service.indexed_vectors(photo)
         if principal is None:
             with _timed("decode", spent):
@@ -503,8 +460,8 @@ def create_app(settings: ServeSettings) -> FastAPI:
             with _timed("network", spent):
                 principal = service.tagger.principal_vectors(pixels[None])[0]
         with _timed("score", spent):
-            [tags] = service.rank(principal[None], asked_of(options, words))
-        answer = {"tags": tags, **absent(words), "model": service.version, "milliseconds": spent}
+            [tags] = service.model.rank(principal[None], asked)
+        answer = {"tags": tags, **absent(asked), "model": service.version, "milliseconds": spent}
         return {**answer, **asdict(keywords), "problem": problem}
 
     @api.get("/tags/{path:path}", response_model=LibraryTags, dependencies=[working])
@@ -551,7 +508,7 @@ def create_app(settings: ServeSettings) -> FastAPI:
             if wanted.like is not None:
                 example = await run_in_threadpool(service.example, wanted.like)
             elif asked.photo:
-                example = (await service.embed(_Photo(asked.photo))).principal
+                example = (await service.see(asked.photo)).principal
             answer = await run_in_threadpool(service.search, wanted, example)
         return {**answer, "milliseconds": spent["search"]}
 

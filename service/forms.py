@@ -4,7 +4,7 @@ FastAPI would declare each field as a parameter of its own. Then resolving them 
 photo of more than 1 MB goes through a file on the disk in pieces of 64 kB: 9 ms of a core for 4 MB, which here take 4.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -73,32 +73,30 @@ def other_type(wanted: str, kind: str) -> HTTPException:
     return HTTPException(415, f"Send {wanted} instead of {kind or 'a body without a content type'}.")
 
 
-def photo_form(field: str, options: bool = True) -> Callable[[Request], Awaitable[PhotoForm]]:
-    """A dependency that reads a form with photos.
+async def read_photos(request: Request, field: str, options: bool = True) -> PhotoForm:
+    """Read a form with photos.
 
     Args:
+        request: the request.
         field: `photo` for exactly one, `photos` for one or more.
         options: whether these have a meaning; else they are passed over.
 
-    Returns:
-        A function of a request, which raises BodyError, and HTTPException if the body is no such form.
+    Raises:
+        BodyError: an option has a wrong value.
+        HTTPException: the body is no such form.
     """
-
-    async def read(request: Request) -> PhotoForm:
-        async with _form(request) as form:
-            photos = await _uploads(form, field)
-            asked = _validated(TagOptions, _given(form, TagOptions) if options else {})
-        if not photos:
-            raise HTTPException(422, f"{field}: no photo; send an image file in the field {field}")
-        if field == "photo" and len(photos) > 1:
-            raise HTTPException(422, "photo: more than one photo; send several to /tag/batch, in the field photos")
-        return PhotoForm(photos, asked)
-
-    return read
+    async with _form(request) as form:
+        photos = await _uploads(form, field)
+        asked = _validated(TagOptions, _given(form, TagOptions) if options else {})
+    if not photos:
+        raise HTTPException(422, f"{field}: no photo; send an image file in the field {field}")
+    if field == "photo" and len(photos) > 1:
+        raise HTTPException(422, "photo: more than one photo; send several to /tag/batch, in the field photos")
+    return PhotoForm(photos, asked)
 
 
 def photo_body(field: str, options: bool = True) -> dict[str, Any]:
-    """The body that `photo_form` reads, for the API description; `options`: whether these have a meaning."""
+    """The body that `read_photos` reads, for the API description; `options`: whether these have a meaning."""
     several = {"type": "array", "items": _PHOTO, "description": "Image files."}
     properties = {field: several if field == "photos" else {**_PHOTO, "description": _ANY_FORMAT}}
     if options:

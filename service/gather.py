@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import Generic, TypeVar
@@ -19,17 +19,15 @@ class Gather(Generic[Job, Result]):
     A thread takes its next jobs itself: it does not wait for the event loop, which has other requests to read.
 
     Args:
-        work: does jobs; returns the result of each in order, or the error that it failed with. What it raises fails
-            all of them.
+        works: what does jobs, one for each thread; returns the result of each job in order, or the error that it failed
+            with. What it raises fails all of them.
         limit: maximum number of jobs at a time, per thread.
-        threads: number of threads.
     """
 
-    def __init__(self, work: Callable[[list[Job]], list[Result | Exception]], limit: int, threads: int):
-        self._work = work
+    def __init__(self, works: Sequence[Callable[[list[Job]], list[Result | Exception]]], limit: int):
         self._limit = limit
-        self._idle = threads
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="photos")
+        self._idle = list(works)
+        self._threads = ThreadPoolExecutor(len(works), thread_name_prefix="photos")
         self._waiting: deque[tuple[Job, asyncio.Future[Result]]] = deque()
         self._lock = Lock()  # of the two above
 
@@ -38,15 +36,14 @@ class Gather(Generic[Job, Result]):
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         with self._lock:
             self._waiting.append((job, answer))
-            start = self._idle > 0
-            self._idle -= start
-        if start:
-            self._threads.submit(self._go_on)
+            work = self._idle.pop() if self._idle else None
+        if work:
+            self._threads.submit(self._go_on, work)
         return await answer
 
-    def _go_on(self) -> None:
+    def _go_on(self, work: Callable[[list[Job]], list[Result | Exception]]) -> None:
         """Keep a thread busy as long as jobs wait."""
-        while taken := self._take():
+        while taken := self._take(work):
             # The client of a job may have gone.
             wanted = [(job, answer) for job, answer in taken if not answer.done()]
             if not wanted:
@@ -54,16 +51,17 @@ class Gather(Generic[Job, Result]):
             BATCHES.observe(len(wanted))
             results: list[Result | Exception]
             try:
-                results = self._work([job for job, _ in wanted])
+                results = work([job for job, _ in wanted])
             except Exception as error:
                 results = [error] * len(wanted)
             answers = [answer for _, answer in wanted]
             answers[0].get_loop().call_soon_threadsafe(_answer, answers, results)
 
-    def _take(self) -> list[tuple[Job, asyncio.Future[Result]]]:
+    def _take(self, work: Callable[[list[Job]], list[Result | Exception]]) -> list[tuple[Job, asyncio.Future[Result]]]:
         with self._lock:
             taken = [self._waiting.popleft() for _ in range(min(self._limit, len(self._waiting)))]
-            self._idle += not taken
+            if not taken:
+                self._idle.append(work)
         return taken
 
 

@@ -6,16 +6,19 @@ import os
 from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
 from prometheus_client import Counter, Gauge, Histogram
 
+from service.model import Photo, Seen
 from zerotag.errors import ZerotagError
-from zerotag.registry.drift import Profile, brightness_and_contrast, distance
+from zerotag.registry.drift import Profile, distance
 from zerotag.serving.tagger import Tag
+
+Metric = TypeVar("Metric", Counter, Gauge, Histogram)
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _TENTHS = tuple(tenth / 10 for tenth in range(1, 11))
@@ -68,6 +71,12 @@ _REASONS = {
 }  # fmt: skip
 
 
+@cache
+def labelled(metric: Metric, *labels: str) -> Metric:
+    """A metric with its labels; looking it up at each photo takes longer than counting it."""
+    return metric.labels(*labels)
+
+
 class RequestLog:
     """Request log in JSON Lines, one file per day, which the drift check of retraining reads.
 
@@ -92,36 +101,42 @@ class RequestLog:
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
 
-    def tagged(self, pixels: np.ndarray, size: int, tags: Sequence[Tag], own_words: bool, task: str) -> None:
-        """Record a tagged photo."""
-        PHOTOS.inc()
-        for tag in tags:
-            kind = "word" if tag.seen is None else "seen" if tag.seen else "unseen"
-            TAGS.labels(kind).inc()
-            PROBABILITY.labels(kind).observe(tag.probability)
-        if not own_words:
-            BEST.observe(max((tag.probability for tag in tags), default=0.0))
-        brightness, contrast = brightness_and_contrast(pixels)
-        self._watch(brightness, contrast)
-        self._write(
-            event="tag",
-            bytes=size,
-            brightness=round(brightness, 4),
-            contrast=round(contrast, 4),
-            own_words=own_words,
-            task=task,
-            tags=_rounded(tags),
-        )
+    def tagged(self, photos: Sequence[tuple[Photo, Seen]]) -> None:
+        """Record tagged photos."""
+        lines = []
+        for photo, seen in photos:
+            assert photo.asked
+            own_words = photo.asked.words is not None
+            for tag in seen.tags:
+                kind = "word" if tag.seen is None else "seen" if tag.seen else "unseen"
+                labelled(TAGS, kind).inc()
+                labelled(PROBABILITY, kind).observe(tag.probability)
+            if not own_words:
+                BEST.observe(max((tag.probability for tag in seen.tags), default=0.0))
+            self._watch(seen.brightness, seen.contrast)
+            lines.append(
+                self._line(
+                    event="tag",
+                    bytes=len(photo.data),
+                    brightness=round(seen.brightness, 4),
+                    contrast=round(seen.contrast, 4),
+                    own_words=own_words,
+                    task=photo.asked.task,
+                    tags=_rounded(seen.tags),
+                )
+            )
+        PHOTOS.inc(len(photos))
+        self._write(*lines)
 
     def searched(self, words: Sequence[str], without: Sequence[str], found: int, example: bool) -> None:
         """Record a search; `example`: by a photo, too."""
         SEARCHES.inc()
-        self._write(event="search", words=list(words), without=list(without), example=example, found=found)
+        self._note(event="search", words=list(words), without=list(without), example=example, found=found)
 
     def refused(self, status: int, reason: str) -> None:
         """Record a rejected request or photo; the reason is one of few, as a message may name a file."""
         count_refused(status, reason)
-        self._write(event="refused", status=status, reason=reason)
+        self._note(event="refused", status=status, reason=reason)
 
     def shadowed(
         self, challenger: str, agreement: float, difference: float, tags: Sequence[Tag], others: Sequence[Tag]
@@ -139,14 +154,14 @@ class RequestLog:
         AGREEMENT.observe(agreement)
         DIFFERENCE.observe(difference)
         facts = {"agreement": round(agreement, 4), "difference": round(difference, 4)}
-        self._write(
+        self._note(
             event="shadow", challenger=challenger, **facts, tags=_rounded(tags), challenger_tags=_rounded(others)
         )
 
     def shadow_failed(self, challenger: str, error: Exception) -> None:
         """Record that a challenger could not answer."""
         SHADOWED.labels("failed").inc()
-        self._write(event="shadow", challenger=challenger, error=type(error).__name__)
+        self._note(event="shadow", challenger=challenger, error=type(error).__name__)
 
     def _watch(self, brightness: float, contrast: float) -> None:
         """Compare the latest photos with the training photos, now and then."""
@@ -161,15 +176,22 @@ class RequestLog:
                 if then:
                     DRIFT.labels(name).set(distance(then, [photo[name] for photo in self._latest]))
 
-    def _write(self, **facts: Any) -> None:
-        if self._folder is None:
+    def _note(self, **facts: Any) -> None:
+        self._write(self._line(**facts))
+
+    def _line(self, **facts: Any) -> str:
+        time = datetime.now(UTC).isoformat(timespec="milliseconds")
+        return json.dumps({"time": time, "model": self._model, **facts}) + "\n"
+
+    def _write(self, *lines: str) -> None:
+        if self._folder is None or not lines:
             return
-        now = datetime.now(UTC)
-        line = json.dumps({"time": now.isoformat(timespec="milliseconds"), "model": self._model, **facts}) + "\n"
         # A single write in append mode, so that lines of several processes do not interleave.
-        file = os.open(self._folder / f"{now:%Y-%m-%d}.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        file = os.open(
+            self._folder / f"{datetime.now(UTC):%Y-%m-%d}.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644
+        )
         try:
-            os.write(file, line.encode())
+            os.write(file, "".join(lines).encode())
         finally:
             os.close(file)
 

@@ -31,7 +31,7 @@ class ServeSettings:
         model's vocabulary.
     host: address to listen on; localhost by default.
     port: port to listen on.
-    workers: processes; 0 for one per four cores, as the interpreter keeps no more busy.
+    workers: processes that answer; 0 for one per four cores. Each has others that work on photos.
     views: 1, or 2 to look at the mirror image of each photo as well, at twice the cost.
     queue: maximum number of requests processed concurrently; more are rejected (503 with Retry-After).
     connections: maximum number of open requests, including slow ones.
@@ -75,7 +75,7 @@ class ServeSettings:
 
     @property
     def processes(self) -> int:
-        """Number of processes."""
+        """Number of processes that answer."""
         return self.workers or -(-cores() // 4)
 
     def path(self, given: str) -> Path:

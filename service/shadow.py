@@ -18,6 +18,7 @@ from queue import Full, Queue
 
 import numpy as np
 
+from service.model import Photo
 from service.record import SHADOW_SECONDS, SHADOWED, RequestLog
 from zerotag.serving.tagger import Tag, Tagger, Words
 
@@ -29,11 +30,10 @@ _BEST, _WAITING, _LOOK = 5, 8, 1.0
 
 
 @dataclass(frozen=True)
-class _Photo:
-    """A photo, encoded, with the champion's principal vectors (M, d) and the words that were ranked for it."""
+class _Waiting:
+    """A photo with the champion's principal vectors (M, d) and the words that were ranked for it."""
 
-    data: bytes
-    name: str
+    photo: Photo
     principal: np.ndarray
     words: Words
 
@@ -57,7 +57,7 @@ class Shadow:
         self._share = share
         self._log = log
         self._max_pixels = max_pixels
-        self._photos: Queue[_Photo | None] = Queue(_WAITING)
+        self._photos: Queue[_Waiting | None] = Queue(_WAITING)
         self._folder: Path | None = None
         self._challenger: Tagger | None = None
         self._next_look = 0.0
@@ -66,19 +66,19 @@ class Shadow:
         self._thread = threading.Thread(target=self._work, name="shadow", daemon=True)
         self._thread.start()
 
-    def offer(self, data: bytes, name: str, principal: np.ndarray, words: Words) -> None:
+    def offer(self, photo: Photo, principal: np.ndarray, words: Words) -> None:
         """Have the challenger answer a photo later, or not at all while it is busy.
 
         Args:
-            data: the encoded photo.
-            name: its name, in messages only.
+            photo: a photo for which the service's own words or those of the request were ranked.
             principal: (M, d), of the champion.
             words: that were ranked.
         """
-        if random.random() >= self._share:
+        assert photo.asked
+        if photo.asked.task != "all" or random.random() >= self._share:
             return
         try:
-            self._photos.put_nowait(_Photo(data, name, principal, words))
+            self._photos.put_nowait(_Waiting(photo, principal, words))
         except Full:
             SHADOWED.labels("dropped").inc()
 
@@ -93,10 +93,10 @@ class Shadow:
         if sys.platform == "linux":
             # Of this thread alone, in Linux: the champion goes first where both want a core.
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
-        while (photo := self._photos.get()) is not None and not self._closed.is_set():
+        while (waiting := self._photos.get()) is not None and not self._closed.is_set():
             try:
                 if challenger := self._look():
-                    self._compare(photo, challenger)
+                    self._compare(waiting, challenger)
                 self._said = ""
             except Exception as error:  # whatever a package lacks, or a network does
                 self._log.shadow_failed(_name(self._challenger, self._folder), error)
@@ -114,14 +114,15 @@ class Shadow:
             self._challenger = Tagger(self._folder, threads=1)
         return self._challenger
 
-    def _compare(self, photo: _Photo, challenger: Tagger) -> None:
+    def _compare(self, waiting: _Waiting, challenger: Tagger) -> None:
         started = time.perf_counter()
         # Their own vocabularies may differ; words that were asked for are the same.
-        words = challenger.words(photo.words.words if photo.words.asked else ())
-        principal = challenger.principal_vectors(challenger.pixels(photo.data, photo.name, self._max_pixels)[None])[0]
+        words = challenger.words(waiting.words.words if waiting.words.asked else ())
+        pixels = challenger.pixels(waiting.photo.data, waiting.photo.name, self._max_pixels)
+        principal = challenger.principal_vectors(pixels[None])[0]
         others = challenger.rank(principal, words, _BEST, everything=True)
         SHADOW_SECONDS.observe(time.perf_counter() - started)
-        tags = self._champion.rank(photo.principal, photo.words, _BEST, everything=True)
+        tags = self._champion.rank(waiting.principal, waiting.words, _BEST, everything=True)
         same = challenger.rank(principal, challenger.words(tag.tag for tag in tags), _BEST, everything=True)
         agreement, difference = differences(tags, others, same)
         self._log.shadowed(_name(challenger, None), agreement, difference, tags, others)

@@ -586,7 +586,7 @@ def test_photos_that_wait_go_together() -> None:
 
     async def many(jobs: list[int]) -> list[int | BaseException]:
         busy.clear()
-        gather = Gather(work, 4, 1)
+        gather = Gather([work], 4)
         asked = [asyncio.ensure_future(gather(jobs[0]))]
         while not calls:
             await asyncio.sleep(0.001)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from conftest import Server, encoded, serving
 from prometheus_client.parser import text_string_to_metric_families
+from service.model import Asked, Photo
 from service.record import RequestLog
 from service.shadow import Shadow
 from test_deploy import metric_names
@@ -175,9 +176,12 @@ def test_nothing_waits_for_a_challenger(packaged: Path, tmp_path: Path) -> None:
 
     shadow = Shadow(tagger, find, 1.0, RequestLog(tmp_path, "zerotag:1"), 10_000)
     principal = tagger.embed(encoded(), "a.jpg")
+    photo = Photo(encoded(), "a.jpg", Asked(None, "all", 10, None, False))
+    shadow.offer(photo, principal, tagger.words())
+    until(shadow._photos.empty)
     started = time.monotonic()
     for _ in range(100):
-        shadow.offer(encoded(), "a.jpg", principal, tagger.words())
+        shadow.offer(photo, principal, tagger.words())
     assert time.monotonic() - started < 2 and shadow._photos.qsize() <= 8
     hang.set()
     shadow.close()
@@ -185,7 +189,7 @@ def test_nothing_waits_for_a_challenger(packaged: Path, tmp_path: Path) -> None:
     (line,) = lines(tmp_path, "shadow")
     assert line["error"] == "PhotoError" and line["challenger"] == "zerotag:test"
     none = Shadow(tagger, lambda: packaged, 0.0, RequestLog(tmp_path, "zerotag:2"), 10_000)
-    none.offer(encoded(), "a.jpg", principal, tagger.words())
+    none.offer(photo, principal, tagger.words())
     assert none._photos.empty()
     none.close()
 

@@ -12,6 +12,17 @@ INPUT = "pixels"
 # Photos at a time. On 2 cores, EfficientNet-Lite0 takes 4.6 to 5.2 ms of a core per photo for 1 to 4 photos, and 6.1 ms
 # for 16, whose activations do not fit in a core's cache. Wide layers, as VGG's, are read from memory once per call.
 _ON_CPU, _ON_GPU = 4, 32
+_CPU, _GPU = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+
+def on_gpu() -> bool:
+    """Whether networks run on a GPU: with the package onnxruntime-gpu."""
+    return _GPU in onnxruntime.get_available_providers()
+
+
+def at_once() -> int:
+    """Photos that a network should be given at a time."""
+    return _ON_GPU if on_gpu() else _ON_CPU
 
 
 class Runtime:
@@ -40,8 +51,7 @@ class Runtime:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        providers = onnxruntime.get_available_providers()
-        wanted = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in providers]
+        wanted = [_GPU, _CPU] if on_gpu() else [_CPU]
         try:
             self._session = onnxruntime.InferenceSession(str(file), options, providers=wanted)
         except Exception as error:  # ONNX Runtime's errors have no narrower base class
@@ -50,7 +60,7 @@ class Runtime:
         if "size" not in self.metadata:
             raise ZerotagError(f"{file}: not exported by zerotag (its metadata has no size). Run `dvc repro export`.")
         self.size = int(self.metadata["size"])
-        self.at_once = _ON_GPU if self._session.get_providers()[0] == "CUDAExecutionProvider" else _ON_CPU
+        self.at_once = at_once()
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """(B, S, S, 3) uint8 -> (B, …) float32."""

@@ -34,6 +34,21 @@ class Calibration:
     tags: dict[str, tuple[float, float]]
     figures: dict[str, Any] = field(default_factory=dict)
 
+    def lines(self, words: Sequence[str], seen: Sequence[bool | None] | np.ndarray) -> np.ndarray:
+        """The slope and intercept of each word, whose `probability` can then be computed for many photos.
+
+        Args:
+            words: T words.
+            seen: (T,) whether each word was a training target.
+
+        Returns:
+            (T, 2) float64.
+        """
+        lines = [
+            self.tags.get(word, self.seen) if known else self.unseen for word, known in zip(words, seen, strict=True)
+        ]
+        return np.array(lines).reshape(-1, 2)
+
     def probabilities(
         self, words: Sequence[str], seen: Sequence[bool | None] | np.ndarray, scores: np.ndarray
     ) -> np.ndarray:
@@ -47,10 +62,7 @@ class Calibration:
         Returns:
             (..., T) float64 in [0, 1].
         """
-        lines = np.array(
-            [self.tags.get(word, self.seen) if known else self.unseen for word, known in zip(words, seen, strict=True)]
-        ).reshape(-1, 2)
-        return _sigmoid(scores * lines[:, 0] + lines[:, 1])
+        return probability(scores, self.lines(words, seen))
 
     def content(self) -> dict[str, Any]:
         """Return the calibration as a JSON-serializable dict."""
@@ -67,6 +79,11 @@ class Calibration:
         tags = {tag: (line[0], line[1]) for tag, line in content["tags"].items()}
         unseen, seen = ((content[key][0], content[key][1]) for key in ("unseen", "seen"))
         return cls(unseen, seen, tags, content.get("figures", {}))
+
+
+def probability(scores: np.ndarray, lines: np.ndarray) -> np.ndarray:
+    """Convert scores (..., T) to probabilities by the slopes and intercepts (T, 2) of `Calibration.lines`."""
+    return _sigmoid(scores * lines[:, 0] + lines[:, 1])
 
 
 def _sigmoid(values: np.ndarray) -> np.ndarray:

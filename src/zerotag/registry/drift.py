@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from zerotag.data.photos import open_photo
 from zerotag.registry.requests import logged
@@ -19,7 +18,6 @@ if TYPE_CHECKING:  # the service watches drift without a dataset's dependencies
 
 # Minimum sample size for drift of photos.
 ENOUGH = 50
-_LEVELS = np.linspace(0, 1, 256)
 # In a package, or beside it in a champion's folder.
 PROFILE = "profile.json"
 
@@ -67,10 +65,9 @@ def profile(dataset: "Dataset", photos: int = 500, seed: int = 0) -> Profile:
 
 def brightness_and_contrast(pixels: np.ndarray) -> tuple[float, float]:
     """Mean and standard deviation of a photo's uint8 pixels, in [0, 1]."""
-    # As one channel: Pillow counts bytes in half the time of np.bincount, and a sixth of what floats take.
-    counts = np.array(Image.fromarray(pixels.reshape(len(pixels), -1)).histogram())
-    mean = float(counts @ _LEVELS / pixels.size)
-    return mean, math.sqrt(float(counts @ (_LEVELS - mean) ** 2 / pixels.size))
+    levels = pixels[::2, ::2].astype(np.float32).ravel() / 255  # a quarter of the pixels says the same
+    mean = float(levels.mean())
+    return mean, math.sqrt(max(0.0, float(levels @ levels) / levels.size - mean**2))
 
 
 def training_profile(package: Path) -> Profile | None:

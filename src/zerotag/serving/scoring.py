@@ -2,9 +2,12 @@
 
 import numpy as np
 
-# Bytes of word vectors that are compared with one photo after another while they are in a core's cache. With fewer than
-# 500 products at a time numpy would keep the interpreter's lock.
-_BLOCK = 1 << 20
+# OpenBLAS computes a product of up to so many multiplications in the thread that asks for it. For larger ones it wakes
+# all its threads: on a busy machine waiting for them takes a hundred times as long as the computation. Besides, what
+# one product reads stays in a core's cache.
+_ONE_THREAD = 1 << 18
+# Rows of principal vectors in one product; with more, fewer word vectors would fit, which are read from memory.
+_ROWS = 4
 
 
 def score(principal: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -18,14 +21,17 @@ def score(principal: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.nd
         (…, T) float32 scores, and (…, T) the index of the principal vector with the maximum.
     """
     *leading, rows, dimensions = principal.shape
-    photos = principal.reshape(-1, rows, 1, dimensions)
-    products = np.empty((len(photos), rows, len(vectors)), np.result_type(principal, vectors))
-    step = max(1, _BLOCK // (vectors.itemsize * dimensions))
-    for start in range(0, len(vectors), step):
-        block = slice(start, start + step)
-        # Dot by dot instead of a product with the matrix, for which BLAS would wake all its threads: on a busy machine
-        # waiting for them takes a hundred times as long as the computation.
-        np.vecdot(vectors[block], photos, out=products[:, :, block])
-    winner = products.argmax(axis=1)
-    best = np.take_along_axis(products, winner[:, None], axis=1)[:, 0]
-    return best.reshape(*leading, -1), winner.reshape(*leading, -1)
+    tags = len(vectors)
+    flat = principal.reshape(-1, dimensions)
+    products = np.empty((len(flat), tags), np.result_type(principal, vectors))
+    step = max(1, _ONE_THREAD // (_ROWS * dimensions))
+    for first in range(0, tags, step):
+        for row in range(0, len(flat), _ROWS):
+            part = np.s_[row : row + _ROWS, first : first + step]
+            np.matmul(flat[part[0]], vectors[part[1]].T, out=products[part])
+    if rows == 1:
+        return products.reshape(*leading, tags), np.zeros((*leading, tags), dtype=np.intp)
+    grouped = products.reshape(-1, rows, tags)
+    winner = grouped.argmax(axis=1)
+    best = np.take_along_axis(grouped, winner[:, None], axis=1)[:, 0]
+    return best.reshape(*leading, tags), winner.reshape(*leading, tags)

@@ -6,7 +6,7 @@ The library, the command line and the service all use this module. It needs only
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ import numpy as np
 
 from zerotag.data.photos import MAX_PIXELS, open_photo, to_pixels
 from zerotag.errors import ZerotagError
-from zerotag.evaluation.calibration import Calibration
+from zerotag.evaluation.calibration import Calibration, probability
 from zerotag.runtime import Runtime
 from zerotag.serving.fold import fold
 from zerotag.serving.package import ENCODER, read_info, read_lexicon
@@ -80,6 +80,7 @@ class Words:
         reason: why they have none; empty if none is missing.
         understood: how each of the W words was resolved.
         made_of: what each of the W vectors was composed of: the word, another form of it, or its parts.
+        lines: (W, 2) their calibration, see `Calibration.lines`.
         plain: (W, d) word vectors before they are lifted, which tell near-synonyms; None if they do not.
         asked: whether these words were asked for, rather than the model's vocabulary.
     """
@@ -91,8 +92,29 @@ class Words:
     reason: str
     understood: list[Understood]
     made_of: list[str]
+    lines: np.ndarray
     plain: np.ndarray | None
     asked: bool
+
+    def unseen(self) -> "Words":
+        """Those that were not seen in training.
+
+        Raises:
+            ZerotagError: all of them were.
+        """
+        chosen = [place for place, seen in enumerate(self.seen) if not seen]
+        if not chosen:
+            raise ZerotagError(_ALL_SEEN)
+        return replace(
+            self,
+            words=[self.words[place] for place in chosen],
+            vectors=self.vectors[chosen],
+            seen=[self.seen[place] for place in chosen],
+            understood=[self.understood[place] for place in chosen],
+            made_of=[self.made_of[place] for place in chosen],
+            lines=self.lines[chosen],
+            plain=None if self.plain is None else self.plain[chosen],
+        )
 
     @property
     def notes(self) -> list[str]:
@@ -148,11 +170,15 @@ class Tagger:
     def _lexicon(self) -> Lexicon:
         return read_lexicon(self.folder)
 
+    @property
+    def encodes(self) -> bool:
+        """Whether the package has a text encoder; else phrases are averaged from their parts."""
+        return (self.folder / ENCODER).is_dir()
+
     @cached_property
     def text_encoder(self) -> TextEncoder | None:
-        """Encodes phrases; None if the package has no encoder and phrases are averaged from their parts."""
-        folder = self.folder / ENCODER
-        return TextEncoder(folder) if folder.is_dir() else None
+        """Encodes phrases; None if the package has no encoder."""
+        return TextEncoder(self.folder / ENCODER) if self.encodes else None
 
     @cached_property
     def network(self) -> str:
@@ -234,15 +260,20 @@ class Tagger:
             found = {word: meaning for word, meaning in found.items() if not self._is_seen(word)}
             if not found:
                 raise ZerotagError(_ALL_SEEN)
-        meanings = list(found.values())
+        meanings, seen = list(found.values()), [self._is_seen(word) for word in found]
+        # A tag of the vocabulary is calibrated under its own name, however it is spelled here.
+        names = [
+            word if known is None else each.made_of for word, known, each in zip(found, seen, meanings, strict=True)
+        ]
         return Words(
             list(found),
             np.stack([each.vector for each in meanings]),
-            [self._is_seen(word) for word in found],
+            seen,
             missing,
             self._reason(missing),
             [each.understood for each in meanings],
             [each.made_of for each in meanings],
+            self._calibration.lines(names, seen),
             np.stack([each.plain for each in meanings]) if self.text_encoder else None,
             asked=True,
         )
@@ -250,22 +281,20 @@ class Tagger:
     def _vocabulary_words(self, task: Task) -> Words:
         """The model's vocabulary as candidate words, or its unseen tags."""
         own = self.vocabulary
-        chosen = np.flatnonzero(~own.seen) if task == "unseen" else np.arange(len(own.tags))
-        if not chosen.size:
-            raise ZerotagError(_ALL_SEEN)
-        tags = [own.tags[row] for row in chosen]
         plain = own.vectors if own.words is None else own.words
-        return Words(
-            tags,
-            own.vectors[chosen],
-            own.seen[chosen].tolist(),
+        words = Words(
+            own.tags,
+            own.vectors,
+            own.seen.tolist(),
             [],
             "",
-            ["itself"] * len(tags),
-            tags,
-            plain[chosen] if self.text_encoder else None,
+            ["itself"] * len(own.tags),
+            own.tags,
+            self._calibration.lines(own.tags, own.seen),
+            plain if self.encodes else None,
             asked=False,
         )
+        return words.unseen() if task == "unseen" else words
 
     def _of_vocabulary(self, tag: str) -> _Meaning:
         row, words = self._row[tag], self.vocabulary.words
@@ -358,13 +387,7 @@ class Tagger:
         """The tags of a photo, given the words' scores (W,) and the places of their principal vectors (W,)."""
         folded = not (everything or words.asked)
         best = _highest(scores, _FOLDED_FROM if folded else top)
-        chosen, seen = [words.words[place] for place in best], [words.seen[place] for place in best]
-        # A tag of the vocabulary is calibrated under its own name, however it is spelled here.
-        names = [
-            word if known is None else words.made_of[place]
-            for word, known, place in zip(chosen, seen, best, strict=True)
-        ]
-        probabilities = self._calibration.probabilities(names, seen, scores[best])
+        probabilities = probability(scores[best], words.lines[best])
         if folded and threshold is None:
             threshold = max(SHOWN, OF_BEST * float(probabilities.max(initial=0)))
         if threshold is not None:

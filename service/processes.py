@@ -1,0 +1,126 @@
+"""Processes that work on photos: neither they nor the one that answers wait for each other's interpreter.
+
+One process loads the model (`service.worker`) and forks the others, which share its memory.
+"""
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import send_handle
+from threading import Lock
+
+from service.model import Model, Photo, Seen, Work
+from zerotag.data.photos import PhotoError
+from zerotag.errors import ZerotagError
+
+logger = logging.getLogger(__name__)
+
+# Pages that are given back to the system after each photo would have to be asked for again.
+_NOT_HERE = {"MALLOC_MMAP_THRESHOLD_"}
+
+
+class Loaded:
+    """A process that loads a model, and then forks others.
+
+    Args:
+        model: the model; what this process has loaded of it is not handed over.
+    """
+
+    def __init__(self, model: Model):
+        self._model = replace(model)
+        self._lock = Lock()
+        self._processes: list[_Process] = []
+        self._start()
+
+    def processes(self, number: int) -> list[Work]:
+        """Processes that work on photos, each for one thread at a time.
+
+        Raises:
+            ZerotagError: the model cannot be loaded.
+        """
+        self._wait()
+        self._processes = [_Process(self) for _ in range(number)]
+        return list(self._processes)
+
+    def fork(self) -> Connection:
+        """Start a process that works on photos, and connect to it."""
+        ours, theirs = socket.socketpair()
+        with theirs, self._lock:
+            try:
+                send_handle(self._control, theirs.fileno(), self._process.pid)
+            except OSError:  # it was ended, too
+                self._end()
+                self._start()
+                self._wait()
+                send_handle(self._control, theirs.fileno(), self._process.pid)
+        return Connection(ours.detach())
+
+    def close(self) -> None:
+        """End the processes; each ends when its connection is closed."""
+        for process in self._processes:
+            process.connection.close()
+        self._end()
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            environment = {name: value for name, value in os.environ.items() if name not in _NOT_HERE}
+            # One thread only: a fork has none of the others.
+            environment |= {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "service.worker", str(theirs.fileno())],
+                env=environment,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # Ctrl+C is for the process that answers; this one ends when it has
+            )
+        self._control = Connection(ours.detach())
+        self._control.send(self._model)
+
+    def _wait(self) -> None:
+        try:
+            error = self._control.recv()
+        except (EOFError, OSError):
+            raise ZerotagError(f"{self._model.package}: the process that loads this model was ended.") from None
+        if error:
+            raise error
+
+    def _end(self) -> None:
+        self._control.close()
+        self._process.wait()
+
+
+class _Process:
+    """A process that works on photos. A photo that ends it, as a decoder written in C may, fails alone."""
+
+    def __init__(self, loaded: Loaded):
+        self._loaded = loaded
+        self.connection = loaded.fork()
+
+    def __call__(self, photos: list[Photo]) -> list[Seen | Exception]:
+        try:
+            return self._ask(photos)
+        except (EOFError, OSError):
+            return [self._alone(photo) for photo in photos]
+
+    def _alone(self, photo: Photo) -> Seen | Exception:
+        try:
+            return self._ask([photo])[0]
+        except (EOFError, OSError):
+            return PhotoError(f"{photo.name}: decoding it ended the process. Save it as JPEG.", "corrupt")
+
+    def _ask(self, photos: list[Photo]) -> list[Seen | Exception]:
+        try:
+            self.connection.send(photos)
+            results = self.connection.recv()
+        except (EOFError, OSError):
+            logger.error("A process that works on photos was ended. Another one takes its place.")
+            self.connection.close()
+            self.connection = self._loaded.fork()
+            raise
+        if isinstance(results, Exception):
+            raise results
+        return results
