@@ -10,8 +10,9 @@ messages. The ratio is to the best of them in the same run.
 - simplejpeg, per core: the same with libjpeg-turbo's binding, if it is installed
 
 JPEGs are decoded at 1/2, 1/4 or 1/8 of their size, but at least twice the network's, by all. Commands and loops are
-processes, run in turns; a rate is that of N photos after the first one, and `start` is the time of the first one.
-`cores` is the time of all cores per photo, which depends less on what else the machine does.
+processes, run in turns; a rate is that of N photos after the first one in the best round, and `start` is the time of
+the first one. `ratio` is to the best bare loop of the same round, and of these the median, as a machine's speed may
+change from one minute to the next. `cores` is the time of all cores per photo.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from datetime import date
 from functools import partial
 from pathlib import Path
 from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
+from statistics import median
 
 import numpy as np
 import onnxruntime
@@ -64,7 +66,7 @@ def main() -> None:
     )
     print("\n| photographs | | photos/s | ratio | cores | start |\n|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as work:
-        counts = dict(zip(SIZES, (192, 32) if options.quick else (1024, 128), strict=True))
+        counts = dict(zip(SIZES, (160, 32) if options.quick else (1024, 128), strict=True))
         if {"tag", "index", "service"} & set(options.only):
             for size, count in counts.items():
                 folder = photographs(Path(work) / size, *SIZES[size], count)
@@ -73,7 +75,7 @@ def main() -> None:
                 if "service" in options.only:
                     service(size, folder, model, rounds, 2 if options.quick else 10)
         if "features" in options.only:
-            features(photographs(Path(work) / "features", 640, 480, 96 if options.quick else 1024), rounds)
+            features(photographs(Path(work) / "features", 640, 480, 64 if options.quick else 1024), rounds)
 
 
 def processor() -> str:
@@ -199,10 +201,7 @@ def cost(work: Callable[[], object]) -> Cost:
 
 @dataclass
 class Row:
-    """What was measured of a contestant, in rounds: a first photo, and that one with more photos.
-
-    The best round counts, as it is the one that other work on the machine disturbed least.
-    """
+    """What was measured of a contestant, in rounds: a first photo, and that one with more photos."""
 
     photos: int
     starts: list[Cost] = field(default_factory=list)
@@ -226,8 +225,13 @@ class Row:
 
     @property
     def rate(self) -> float:
-        """Photos per second."""
+        """Photos per second, in the best round, which other work on the machine disturbed least."""
         return 1 / self.per_photo.clock
+
+    @property
+    def seconds(self) -> list[float]:
+        """Per photo, in each round."""
+        return [(all_of_them - self.start).clock / self.photos for all_of_them in self.costs]
 
 
 def least(costs: list[Cost]) -> Cost:
@@ -279,13 +283,16 @@ def commands(size: str, folder: Path, model: Path, rounds: int, parts: list[str]
     table(size, rows)
 
 
-def table(size: str, rows: dict[str, Row], best: float = 0.0) -> None:
-    """Print rows; `best` is the rate of the best bare loop if they have none."""
-    best = max((row.rate for name, row in rows.items() if name.startswith("bare")), default=best)
+def table(size: str, rows: dict[str, Row]) -> None:
+    """Print the rows of bare loops and of their rivals."""
+    best = [
+        min(seconds) for seconds in zip(*(row.seconds for name, row in rows.items() if "bare" in name), strict=True)
+    ]
     for name, row in rows.items():
+        ratio = median(bare / ours for bare, ours in zip(best, row.seconds, strict=True))
         start = f"{row.start.clock:.1f} s" if row.starts else ""
         used = f"{1000 * row.per_photo.cores:.1f} ms"
-        print(f"| {size} | {name} | {row.rate:.1f} | {row.rate / best:.2f} | {used} | {start} |", flush=True)
+        print(f"| {size} | {name} | {row.rate:.1f} | {ratio:.2f} | {used} | {start} |", flush=True)
 
 
 def features(folder: Path, rounds: int) -> None:
@@ -347,7 +354,8 @@ def features(folder: Path, rounds: int) -> None:
 
 def service(size: str, folder: Path, model: Path, rounds: int, duration: float) -> None:
     """The service with 16 clients, which use the same cores, against bare loops on the same photos."""
-    loops, first = bare_loops(model), first_of(folder)
+    loops = {name: run for name, run in bare_loops(model).items() if "per core" in name}
+    first = first_of(folder)
     pictures = [file.read_bytes() for file in sorted(folder.iterdir())]
     rows = {name: Row(len(pictures) - 1) for name in loops}
     answered = {together: Row(1) for together in TOGETHER}
@@ -361,9 +369,8 @@ def service(size: str, folder: Path, model: Path, rounds: int, duration: float) 
                 rate, times, _ = load(port, pictures, duration, together)
                 spent = (now() - before).cores + cores(port) - used
                 row.costs.append(Cost(1 / rate, spent / (together * len(times))))
-        best = max(row.rate for row in rows.values())
-        for together, row in answered.items():
-            table(size, {f"service, {CLIENTS} clients, photos a request: {together}": row}, best)
+        ours = {f"service, {CLIENTS} clients, photos a request: {together}": row for together, row in answered.items()}
+        table(size, rows | ours)
         print(f"| {size} | its start: {start:.1f} s; memory of all its processes: {memory(port):.0f} MB | | | | |")
 
 
