@@ -57,7 +57,7 @@ from service.gather import Gather
 from service.keywords import Keywords
 from service.limits import Limits, Slots
 from service.model import Asked, Model, OwnWords, Photo, Seen, Work
-from service.processes import Loaded
+from service.processes import Loaded, forks
 from service.record import INDEXED, LATENCY, RequestLog, count_refused, labelled, reason_of
 from service.settings import ServeSettings
 from service.shadow import Shadow
@@ -122,12 +122,11 @@ class _Service:
 
     @cached_property
     def model(self) -> Model:
-        own = None
         settings = self.settings
         model = Model(settings.package, settings.views, settings.max_pixels)
-        if settings.vocabulary:
-            own = _own_words(model.tagger, read_vocabulary(settings.path(settings.vocabulary)))
-        return replace(model, own=own)
+        if not settings.vocabulary:
+            return model
+        return replace(model, own=_own_words(model.tagger, read_vocabulary(settings.path(settings.vocabulary))))
 
     @cached_property
     def loaded(self) -> Loaded:
@@ -136,9 +135,9 @@ class _Service:
 
     @cached_property
     def photos(self) -> Gather["_Job", Seen]:
-        """Works on the photos of all requests: in a process per core, or on a GPU, whose memory threads can share."""
+        """Works on the photos of all requests: a process per core, or where that cannot be, a thread."""
         number = -(-cores() // self.settings.processes)
-        models: list[Work] = [self.model] * number if on_gpu() else self.loaded.processes(number)
+        models: list[Work] = self.loaded.processes(number) if forks() else [self.model] * number
         return Gather([partial(self._see, model) for model in models], at_once() if on_gpu() else _TOGETHER)
 
     @cached_property
@@ -164,8 +163,10 @@ class _Service:
 
     def load(self) -> None:
         """Load everything before the first request."""
-        if not on_gpu():
+        if forks():
             _ = self.loaded
+        else:
+            self.model.load()
         # LanceDB takes as long to import as all else to load, which is read by ONNX Runtime without the interpreter.
         with ThreadPoolExecutor(1, thread_name_prefix="index") as beside:
             index = beside.submit(lambda: len(self.index))
@@ -177,7 +178,7 @@ class _Service:
         self.keywords.close()
         if self.shadow:
             self.shadow.close()
-        if not on_gpu():
+        if forks():
             self.loaded.close()
 
     async def see(self, photo: Upload, asked: Asked | None = None) -> Seen:

@@ -16,11 +16,20 @@ from threading import Lock
 from service.model import Model, Photo, Seen, Work
 from zerotag.data.photos import PhotoError
 from zerotag.errors import ZerotagError
+from zerotag.runtime import on_gpu
 
 logger = logging.getLogger(__name__)
 
 # Pages that are given back to the system after each photo would have to be asked for again.
 _NOT_HERE = {"MALLOC_MMAP_THRESHOLD_"}
+
+
+def forks() -> bool:
+    """Whether photos are worked on in processes: in Linux, without a GPU.
+
+    Elsewhere threads share one model, as libraries of macOS may hang in a fork, and a fork cannot use a GPU.
+    """
+    return sys.platform == "linux" and not on_gpu()
 
 
 class Loaded:
@@ -93,6 +102,10 @@ class Loaded:
         self._process.wait()
 
 
+class _EndedError(Exception):
+    """A process was ended before it answered."""
+
+
 class _Process:
     """A process that works on photos. A photo that ends it, as a decoder written in C may, fails alone."""
 
@@ -103,24 +116,24 @@ class _Process:
     def __call__(self, photos: list[Photo]) -> list[Seen | Exception]:
         try:
             return self._ask(photos)
-        except (EOFError, OSError):
+        except _EndedError:
             return [self._alone(photo) for photo in photos]
 
     def _alone(self, photo: Photo) -> Seen | Exception:
         try:
             return self._ask([photo])[0]
-        except (EOFError, OSError):
+        except _EndedError:
             return PhotoError(f"{photo.name}: decoding it ended the process. Save it as JPEG.", "corrupt")
 
     def _ask(self, photos: list[Photo]) -> list[Seen | Exception]:
         try:
             self.connection.send(photos)
             results = self.connection.recv()
-        except (EOFError, OSError):
+        except (EOFError, OSError) as error:
             logger.error("A process that works on photos was ended. Another one takes its place.")
             self.connection.close()
             self.connection = self._loaded.fork()
-            raise
+            raise _EndedError from error
         if isinstance(results, Exception):
             raise results
         return results

@@ -1,5 +1,6 @@
 """The processes that work on photos: what they answer, and what happens when one of them is ended."""
 
+import asyncio
 import os
 import signal
 import time
@@ -13,10 +14,13 @@ import httpx
 import numpy as np
 import pytest
 from conftest import encoded, serving
+from service.app import create_app
 from service.model import Asked, Model, Photo, Seen, Work
 from service.processes import Loaded
+from service.settings import ServeSettings
 
 from zerotag.errors import ZerotagError
+from zerotag.serving.tagger import Tagger
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,35 @@ def test_a_photo_that_ends_its_process_fails_alone(packaged: Path) -> None:
 def test_a_model_that_cannot_be_loaded(tmp_path: Path) -> None:
     with pytest.raises(ZerotagError, match=str(tmp_path)), processes(Model(tmp_path, 1, 1), 1):
         pass
+
+
+@pytest.mark.parametrize("threads", [False, True])
+def test_threads_where_processes_cannot_be_forked(
+    packaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: bool
+) -> None:
+    if threads:
+        monkeypatch.setattr("service.app.forks", lambda: False)
+    app = create_app(ServeSettings(str(packaged), index=str(tmp_path / "index"), log=""))
+
+    async def ask() -> tuple[list[str], int]:
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://here") as client,
+        ):
+            files = [("photos", (f"{seed}.jpg", encoded(seed))) for seed in range(8)]
+            answer = await client.post("/tag/batch", files=files, data={"all": True, "top": 1})
+            assert answer.status_code == 200, answer.text
+            return [photo["tags"][0]["tag"] for photo in answer.json()["photos"]], len(loading())
+
+    def loading() -> list[str]:
+        children = [
+            pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()
+        ]
+        return [pid for pid in children if b"service.worker" in Path("/proc", pid, "cmdline").read_bytes()]
+
+    tagger = Tagger(packaged)
+    expected = [tagger.tag(encoded(seed), "a.jpg", top=1, everything=True)[0].tag for seed in range(8)]
+    assert asyncio.run(ask()) == (expected, 0 if threads else 1)
 
 
 def test_killed_processes_lose_no_answer(packaged: Path, tmp_path: Path) -> None:
