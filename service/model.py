@@ -65,7 +65,7 @@ class Seen:
         return {step: round(1000 * seconds, 2) for step, seconds in self.seconds.items()}
 
 
-# Results in order, or for each photo that could not be worked on the reason.
+# From photos to what became of each, in order: the reason where one could not be decoded.
 Work = Callable[[list[Photo]], list[Seen | Exception]]
 
 
