@@ -196,11 +196,12 @@ def test_drift_in_words() -> None:
 
 
 def test_drift_reads_what_the_service_logs(tmp_path: Path) -> None:
+    from service.model import Asked, Photo, Seen
     from service.record import RequestLog
 
-    for seed in range(3):
-        pixels = np.full((1, 4, 4, 3), 51 * (seed + 1), dtype=np.uint8)
-        RequestLog(tmp_path, "zerotag:1").tagged(pixels, 100, [], False, "all")
+    photo = Photo(bytes(100), "a.jpg", Asked(None, "all", 10, None, False))
+    for brightness in (0.2, 0.4, 0.6):
+        RequestLog(tmp_path, "zerotag:1").tagged([(photo, Seen(brightness, 0.1, {}))])
     RequestLog(tmp_path, "zerotag:1").searched(["sea"], [], 3, example=False)
     assert request_profile(tmp_path, date(2020, 1, 1)).brightness == pytest.approx([0.2, 0.4, 0.6])
     assert request_profile(tmp_path, date(2999, 1, 1)) == EMPTY

@@ -113,12 +113,17 @@ def worker(server: Prefect, checkout: Path) -> Iterator[subprocess.Popen[bytes]]
         try:
             yield process
         finally:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:  # it has no flow, and waits for the server's next word
-                process.kill()
-                process.wait(10)
+            end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a worker that has no flow."""
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:  # it waits for the server's next word
+        process.kill()
+        process.wait(10)
 
 
 def test_a_promotion_is_seen_from_the_other_checkout(checkouts: tuple[Prefect, list[Path]]) -> None:
@@ -140,7 +145,7 @@ def test_a_promotion_is_seen_from_the_other_checkout(checkouts: tuple[Prefect, l
         assert not (other / "champion.json").exists() and not (other / "models").exists()
         champion = json.loads((trained / "champion.json").read_text())
         # The next night, the other worker is the one that is there.
-        workers[trained is second].terminate()
+        end(workers[trained is second])
         run = nightly(server)
     # It has taken over the champion with what it was made of, and has nothing to do.
     assert run["state_name"] == "Skipped", log(other)

@@ -12,6 +12,7 @@ from PIL import Image
 import zerotag
 from zerotag.data.photos import PhotoError, to_pixels
 from zerotag.errors import ZerotagError
+from zerotag.serving.scoring import score
 from zerotag.serving.tagger import split_words
 
 
@@ -150,3 +151,19 @@ def test_two_views_average_a_photo_and_its_mirror_image(packaged: Path) -> None:
     np.testing.assert_allclose(two.principal_vectors(pixels[:, :, ::-1]), expected, atol=1e-5)
     with pytest.raises(ZerotagError, match="views = 3: use 1, or 2"):
         zerotag.Tagger(packaged, views=3).principal_vectors(pixels)
+
+
+@pytest.mark.parametrize(("rows", "dimensions", "tags"), [(1, 2000, 300), (3, 50, 7), (7, 300, 925), (2, 384, 1)])
+def test_scores_are_the_formulas_and_do_not_depend_on_other_photos(rows: int, dimensions: int, tags: int) -> None:
+    random = np.random.default_rng(rows)
+    matrices = random.normal(size=(9, rows, dimensions)).astype(np.float32)
+    vectors = random.normal(size=(tags, dimensions)).astype(np.float32)
+    scores, winner = score(matrices, vectors)
+    products = np.array([[[row @ vector for vector in vectors] for row in matrix] for matrix in matrices.astype(float)])
+    assert scores == pytest.approx(products.max(axis=1), abs=1e-3)
+    assert np.take_along_axis(products, winner[:, None], axis=1)[:, 0] == pytest.approx(scores, abs=1e-3)
+    for photo in range(9):
+        alone = score(matrices[photo], vectors)
+        several = score(matrices[photo : photo + 2], vectors)
+        for whole, one, two in zip((scores, winner), alone, several, strict=True):
+            assert np.array_equal(one, whole[photo]) and np.array_equal(two, whole[photo : photo + 2])
