@@ -45,7 +45,6 @@ from service.answers import (
 from service.forms import (
     BodyError,
     Search,
-    Upload,
     content_type,
     other_type,
     photo_body,
@@ -70,7 +69,7 @@ from zerotag.metadata.keywords import PhotoKeywords, sidecars
 from zerotag.metadata.vocabulary_file import VocabularyFile, read_vocabulary
 from zerotag.metadata.writing import KeywordError, ReadOnlyError
 from zerotag.registry.drift import training_profile
-from zerotag.runtime import at_once, on_gpu
+from zerotag.runtime import on_gpu
 from zerotag.samples import samples
 from zerotag.serving.card import model_card
 from zerotag.serving.index import Index, Where, open_index, search_words
@@ -124,9 +123,9 @@ class _Service:
     def model(self) -> Model:
         settings = self.settings
         model = Model(settings.package, settings.views, settings.max_pixels)
-        if not settings.vocabulary:
-            return model
-        return replace(model, own=_own_words(model.tagger, read_vocabulary(settings.path(settings.vocabulary))))
+        if settings.vocabulary:
+            model.own = _own_words(model.tagger, read_vocabulary(settings.path(settings.vocabulary)))
+        return model
 
     @cached_property
     def loaded(self) -> Loaded:
@@ -138,7 +137,7 @@ class _Service:
         """Works on the photos of all requests: a process per core, or where that cannot be, a thread."""
         number = -(-cores() // self.settings.processes)
         models: list[Work] = self.loaded.processes(number) if forks() else [self.model] * number
-        return Gather([partial(self._see, model) for model in models], at_once() if on_gpu() else _TOGETHER)
+        return Gather([partial(self._see, model) for model in models], self.tagger.at_once if on_gpu() else _TOGETHER)
 
     @cached_property
     def version(self) -> str:
@@ -181,7 +180,7 @@ class _Service:
         if forks():
             self.loaded.close()
 
-    async def see(self, photo: Upload, asked: Asked | None = None) -> Seen:
+    async def see(self, photo: Photo, asked: Asked | None = None) -> Seen:
         """Have a photo worked on, as soon as a process is free.
 
         Raises:
@@ -191,7 +190,7 @@ class _Service:
         size, limit = len(photo.data), self.settings.max_bytes
         if size > limit:
             raise HTTPException(413, f"{photo.name}: {size:,} bytes exceed the limit of {limit:,}.")
-        return await self.photos(_Job(Photo(photo.data, photo.name, asked)))
+        return await self.photos(_Job(replace(photo, asked=asked)))
 
     def _see(self, model: Work, jobs: list["_Job"]) -> list[Seen | Exception]:
         """Work on photos, and record those that were tagged."""

@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from service.answers import SearchForm, SearchRequest, TagOptions
+from service.model import Photo
 from zerotag.serving.tagger import split_words
 
 _PHOTO = {"type": "string", "format": "binary"}
@@ -26,22 +27,14 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 @dataclass(frozen=True)
-class Upload:
-    """A photo of a request, encoded, with its name."""
-
-    data: bytes
-    name: str
-
-
-@dataclass(frozen=True)
 class PhotoForm:
     """A form with photos, and what is asked of them."""
 
-    photos: list[Upload]
+    photos: list[Photo]
     options: TagOptions
 
     @property
-    def photo(self) -> Upload:
+    def photo(self) -> Photo:
         """The only photo."""
         return self.photos[0]
 
@@ -51,7 +44,7 @@ class Search:
     """A search as it arrived, and the photo that came with it."""
 
     wanted: SearchRequest
-    photo: Upload | None = None
+    photo: Photo | None = None
 
 
 class BodyError(RequestValidationError):
@@ -158,12 +151,12 @@ async def _form(request: Request) -> AsyncIterator[FormData]:
         await form.close()
 
 
-async def _uploads(form: FormData, field: str) -> list[Upload]:
+async def _uploads(form: FormData, field: str) -> list[Photo]:
     uploads = []
     for each in form.getlist(field):
         if isinstance(each, str):
             raise HTTPException(422, f"{field}: send the image file itself, not text or a URL")
-        uploads.append(Upload(await each.read(), (each.filename or "photo")[:200]))
+        uploads.append(Photo(await each.read(), (each.filename or "photo")[:200]))
     return uploads
 
 

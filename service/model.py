@@ -13,7 +13,7 @@ import numpy as np
 from zerotag.data.photos import PhotoError
 from zerotag.metadata.vocabulary_file import VocabularyFile
 from zerotag.registry.drift import brightness_and_contrast
-from zerotag.runtime import at_once, on_gpu
+from zerotag.runtime import on_gpu
 from zerotag.serving.keywords import rank_keywords
 from zerotag.serving.tagger import Tag, Tagger, Task, Words
 
@@ -77,7 +77,7 @@ class OwnWords:
     words: Words
 
 
-@dataclass(frozen=True)
+@dataclass
 class Model:
     """A packaged model as the service uses it; several threads may call it at once.
 
@@ -146,7 +146,7 @@ class Model:
             decoded.append((photo, seen))
             results.append(seen)
         if decoded:
-            step = at_once() if on_gpu() else _AT_ONCE
+            step = self.tagger.at_once if on_gpu() else _AT_ONCE
             for first in range(0, len(pixels), step):
                 some = slice(first, first + step)
                 matrices = self.tagger.principal_vectors(np.stack(pixels[some]))

@@ -23,7 +23,7 @@ from zerotag.errors import ZerotagError
 from zerotag.serving.tagger import Tagger
 
 
-@dataclass(frozen=True)
+@dataclass
 class Deadly(Model):
     """A model with a decoder that some photos are too much for."""
 

@@ -20,11 +20,6 @@ def on_gpu() -> bool:
     return _GPU in onnxruntime.get_available_providers()
 
 
-def at_once() -> int:
-    """Photos that a network should be given at a time."""
-    return _ON_GPU if on_gpu() else _ON_CPU
-
-
 class Runtime:
     """An exported network: (B, S, S, 3) uint8 -> (B, …) float32, such as principal vectors (B, M, d).
 
@@ -60,7 +55,7 @@ class Runtime:
         if "size" not in self.metadata:
             raise ZerotagError(f"{file}: not exported by zerotag (its metadata has no size). Run `dvc repro export`.")
         self.size = int(self.metadata["size"])
-        self.at_once = at_once()
+        self.at_once = _ON_GPU if self._session.get_providers()[0] == _GPU else _ON_CPU
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """(B, S, S, 3) uint8 -> (B, …) float32."""

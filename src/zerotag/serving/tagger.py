@@ -256,16 +256,12 @@ class Tagger:
         missing = [word for word in asked if word not in found]
         if not found:
             raise ZerotagError(f"{self._reason(missing)}. Try other words.")
-        if task == "unseen":
-            found = {word: meaning for word, meaning in found.items() if not self._is_seen(word)}
-            if not found:
-                raise ZerotagError(_ALL_SEEN)
         meanings, seen = list(found.values()), [self._is_seen(word) for word in found]
         # A tag of the vocabulary is calibrated under its own name, however it is spelled here.
         names = [
             word if known is None else each.made_of for word, known, each in zip(found, seen, meanings, strict=True)
         ]
-        return Words(
+        words_found = Words(
             list(found),
             np.stack([each.vector for each in meanings]),
             seen,
@@ -277,6 +273,7 @@ class Tagger:
             np.stack([each.plain for each in meanings]) if self.text_encoder else None,
             asked=True,
         )
+        return words_found.unseen() if task == "unseen" else words_found
 
     def _vocabulary_words(self, task: Task) -> Words:
         """The model's vocabulary as candidate words, or its unseen tags."""
