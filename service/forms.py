@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
-from starlette.datastructures import FormData
+from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 
@@ -21,6 +21,8 @@ from service.model import Photo
 from zerotag.serving.tagger import split_words
 
 _PHOTO = {"type": "string", "format": "binary"}
+# Bytes of a file up to which it stays in memory.
+_IN_MEMORY = 8_000_000
 _ANY_FORMAT = "An image file, of any format that zerotag reads."
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -51,9 +53,34 @@ class BodyError(RequestValidationError):
     """A field of a body has a value that it may not have."""
 
 
-class _InMemory(MultiPartParser):
-    # Larger files go through a temporary file: a client that sends slowly should cost little memory.
-    spool_max_size = 8_000_000
+class _Pieces(UploadFile):
+    """A file of a form, whose pieces are put together when it is read.
+
+    Large ones go through a temporary file: a client that sends slowly should cost little memory.
+    """
+
+    def __init__(self, upload: UploadFile):
+        super().__init__(upload.file, filename=upload.filename, headers=upload.headers)
+        self._pieces: list[bytes] = []
+        self._bytes = 0
+
+    async def write(self, data: bytes) -> None:
+        self._pieces.append(data)
+        self._bytes += len(data)
+        if self._bytes > _IN_MEMORY:
+            for piece in self._pieces:
+                await super().write(piece)
+            self._pieces.clear()
+
+    async def read(self, size: int = -1) -> bytes:
+        return b"".join(self._pieces) or await super().read(size)
+
+
+class _Parser(MultiPartParser):
+    def on_headers_finished(self) -> None:
+        super().on_headers_finished()
+        if self._current_part.file:
+            self._current_part.file = _Pieces(self._current_part.file)
 
 
 def content_type(request: Request) -> str:
@@ -142,7 +169,7 @@ async def _form(request: Request) -> AsyncIterator[FormData]:
         raise other_type("multipart/form-data", kind)
     try:
         async with aclosing(request.stream()) as stream:
-            form = await _InMemory(request.headers, stream).parse()
+            form = await _Parser(request.headers, stream).parse()
     except MultiPartException as error:
         raise HTTPException(400, error.message) from error
     try:

@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.reduction import send_handle
 from threading import Lock
 
+from service.channel import Channel
 from service.model import Model, Photo, Seen, Work
 from zerotag.data.photos import PhotoError
 from zerotag.errors import ZerotagError
@@ -55,7 +56,7 @@ class Loaded:
         self._processes = [_Process(self) for _ in range(number)]
         return list(self._processes)
 
-    def fork(self) -> Connection:
+    def fork(self) -> Channel:
         """Start a process that works on photos, and connect to it."""
         ours, theirs = socket.socketpair()
         with theirs, self._lock:
@@ -66,12 +67,12 @@ class Loaded:
                 self._start()
                 self._wait()
                 send_handle(self._control, theirs.fileno(), self._process.pid)
-        return Connection(ours.detach())
+        return Channel(ours)
 
     def close(self) -> None:
         """End the processes; each ends when its connection is closed."""
         for process in self._processes:
-            process.connection.close()
+            process.channel.close()
         self._end()
 
     def _start(self) -> None:
@@ -111,7 +112,7 @@ class _Process:
 
     def __init__(self, loaded: Loaded):
         self._loaded = loaded
-        self.connection = loaded.fork()
+        self.channel = loaded.fork()
 
     def __call__(self, photos: list[Photo]) -> list[Seen | Exception]:
         try:
@@ -127,12 +128,12 @@ class _Process:
 
     def _ask(self, photos: list[Photo]) -> list[Seen | Exception]:
         try:
-            self.connection.send(photos)
-            results = self.connection.recv()
+            self.channel.send(photos)
+            results = self.channel.receive()
         except (EOFError, OSError) as error:
             logger.error("A process that works on photos was ended. Another one takes its place.")
-            self.connection.close()
-            self.connection = self._loaded.fork()
+            self.channel.close()
+            self.channel = self._loaded.fork()
             raise _EndedError from error
         if isinstance(results, Exception):
             raise results

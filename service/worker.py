@@ -3,11 +3,13 @@
 import gc
 import os
 import signal
+import socket
 import sys
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
 
+from service.channel import Channel
 from service.model import Model
 
 
@@ -27,20 +29,20 @@ def main() -> None:
             handle = recv_handle(control)
             if os.fork() == 0:
                 control.close()
-                work(model, Connection(handle))
+                work(model, Channel(socket.socket(fileno=handle)))
                 os._exit(0)
             os.close(handle)
 
 
-def work(model: Model, connection: Connection) -> None:
+def work(model: Model, channel: Channel) -> None:
     """Answer with what becomes of photos, until the other end is closed."""
     with suppress(EOFError, ConnectionError):
         while True:
-            photos = connection.recv()
+            photos = channel.receive()
             try:
-                connection.send(model(photos))
+                channel.send(model(photos))
             except Exception as error:
-                connection.send(error)
+                channel.send(error)
 
 
 if __name__ == "__main__":

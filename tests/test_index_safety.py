@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ import zerotag
 from zerotag.cli import app
 from zerotag.files import shown
 from zerotag.serving.index import Index, Where, open_index
-from zerotag.serving.update import RemovalError, inside, update
+from zerotag.serving.update import RemovalError, follow, inside, update
 
 PROGRAM = [str(Path(sys.executable).with_name("python")), "-c", "from zerotag.cli import app; app()"]
 
@@ -320,3 +321,10 @@ def test_watch(packaged: Path, index: Index, tmp_path: Path) -> None:
     finally:
         process.kill()
     assert (process.returncode, errors) == (0, "")
+
+
+def test_watching_ends_on_demand(tmp_path: Path) -> None:
+    # An interrupt that is raised where Python drops it must still end `zerotag index --watch`.
+    until = threading.Event()
+    threading.Timer(0.3, until.set).start()
+    assert list(follow(tmp_path, str(tmp_path / "index"), until)) == []

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -9,7 +10,8 @@ from dataclasses import asdict
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from threading import Event
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -339,8 +341,16 @@ def index(
             return
         _update(table, tagger, path, exclude or (), prune)
         if watch:
+            interrupted = Event()
+
+            def interrupt(*_: Any) -> None:
+                interrupted.set()
+                raise KeyboardInterrupt
+
+            # Kept, as an interrupt that is raised in a finalizer or in a library's callback is lost.
+            signal.signal(signal.SIGINT, interrupt)
             with suppress(KeyboardInterrupt):
-                for _ in follow(path, database):
+                for _ in follow(path, database, interrupted):
                     try:
                         _update(table, tagger, path, exclude or (), prune, quiet=True)
                     except ZerotagError as error:  # such as a drive that is taken off

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -242,12 +243,13 @@ def update(
     return progress
 
 
-def follow(folder: Path, database: str, seconds: float = 60.0) -> Iterator[None]:
+def follow(folder: Path, database: str, until: Event, seconds: float = 60.0) -> Iterator[None]:
     """Yield when something changes below a folder, and otherwise from time to time, as not every disk reports changes.
 
     Args:
         folder: the folder to follow.
         database: the index, whose own changes are of no interest.
+        until: ends it.
         seconds: the time after which it yields without a change.
     """
     from watchfiles import watch
@@ -262,6 +264,7 @@ def follow(folder: Path, database: str, seconds: float = 60.0) -> Iterator[None]
         watch_filter=of_interest,
         rust_timeout=round(1000 * seconds),
         yield_on_timeout=True,
+        stop_event=until,
         ignore_permission_denied=True,
     ):
         yield
