@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import pickle
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 from conftest import encoded, serving
 from service.app import create_app
+from service.channel import Channel
 from service.model import Asked, Model, Photo, Seen, Work
 from service.processes import Loaded
 from service.settings import ServeSettings
@@ -103,6 +106,24 @@ def test_a_photo_that_ends_its_process_fails_alone(packaged: Path) -> None:
             work([Photo(encoded(), "wrong.jpg")])
         [after] = work([Photo(encoded(), "a.jpg")])
         assert isinstance(after, Seen) and np.array_equal(after.principal, first.principal)
+
+
+def test_a_channel_is_closed_in_the_middle_of_a_message() -> None:
+    ours, theirs = socket.socketpair()
+    one, other = Channel(ours), Channel(theirs)
+    messages = [b"x" * 3_000_000, [1, b"y" * 100_000, b"z"], None]
+    with ThreadPoolExecutor(1) as pool:
+        for message in messages:
+            sent = pool.submit(one.send, message)
+            assert other.receive() == message
+            sent.result()
+    ours.sendall(pickle.dumps(messages)[:1000])
+    one.close()
+    with pytest.raises(EOFError):
+        other.receive()
+    with pytest.raises(OSError):
+        other.send(messages)
+    other.close()
 
 
 def test_a_model_that_cannot_be_loaded(tmp_path: Path) -> None:

@@ -210,6 +210,17 @@ def test_pictures_that_are_refused(client: httpx.Client) -> None:
     refused(send(client, bytes(25_000_000)), 413, "20,000,000")
 
 
+def test_large_files_arrive_whole(client: httpx.Client) -> None:
+    # What follows the end of a JPEG is ignored, but a file that lost its beginning is none.
+    answers = [send(client, encoded() + bytes(more)) for more in (0, 3_000_000, 9_000_000)]
+    assert [answer.status_code for answer in answers] == [200] * 3
+    assert all(answer.json()["tags"] == answers[0].json()["tags"] for answer in answers)
+    files = [("photos", (f"{seed}.jpg", encoded(seed) + bytes(9_000_000))) for seed in range(2)]
+    batch = client.post("/tag/batch", files=files).json()
+    alone = [send(client, encoded(seed)).json()["tags"] for seed in range(2)]
+    assert [photo["tags"] for photo in batch["photos"]] == alone
+
+
 def test_fifty_megabytes_are_not_read(client: httpx.Client, server: Server) -> None:
     # Told by its length, and one that does not tell its length.
     # Where the connection is closed while we still send, it is refused as well.
