@@ -5,7 +5,8 @@ import socket
 from contextlib import suppress
 from typing import Any
 
-# Smaller messages are handed over at once. Larger objects of bytes are neither gathered nor copied.
+# Messages up to so many bytes are handed over at once. Larger photos are not copied for it: `pickle` writes them to the
+# file, and reads them from it, by themselves.
 _BUFFER = 256 * 1024
 
 
