@@ -87,6 +87,7 @@ class Loaded:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl+C is for the process that answers; this one ends when it has
             )
+        # No channel, as its buffer could take the byte that a handle arrives with.
         self._control = Connection(ours.detach())
         self._control.send(self._model)
 
