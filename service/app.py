@@ -68,7 +68,6 @@ from zerotag.metadata.keywords import PhotoKeywords, sidecars
 from zerotag.metadata.vocabulary_file import VocabularyFile, read_vocabulary
 from zerotag.metadata.writing import KeywordError, ReadOnlyError
 from zerotag.registry.drift import training_profile
-from zerotag.runtime import on_gpu
 from zerotag.samples import samples
 from zerotag.serving.card import model_card
 from zerotag.serving.index import Index, Where, open_index, search_words
@@ -102,8 +101,6 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 
 _Handler = Callable[[Request], Awaitable[Response]]
 
-# Photos that a process is handed in one message. What is done once for each message counts: with four it is 6% slower.
-_TOGETHER = 6
 _NONE_MISSING = {"missing": [], "reason": ""}
 
 
@@ -138,7 +135,9 @@ class _Service:
         """Works on the photos of all requests: a process per core, or where that cannot be, a thread."""
         number = -(-cores() // self.settings.processes)
         models: list[Work] = self.loaded.processes(number) if forks() else [self.model] * number
-        return Gather([partial(self._see, model) for model in models], self.tagger.at_once if on_gpu() else _TOGETHER)
+        # A process is handed photos for two calls of the network, as each message costs something, too.
+        together = self.tagger.at_once * (2 if forks() else 1)
+        return Gather([partial(self._see, model) for model in models], together)
 
     @cached_property
     def version(self) -> str:

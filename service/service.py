@@ -33,7 +33,10 @@ class Zerotag:
 def _application(package: Path) -> Starlette:
     # Only in the process that answers: the one that starts it needs none of what this imports.
     from service.app import create_app
+    from service.processes import forks, give_way
 
+    if forks():
+        give_way()
     return create_app(replace(SETTINGS, model=str(package)))
 
 

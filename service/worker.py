@@ -16,6 +16,7 @@ from service.model import Model
 def main() -> None:
     """Load the model that arrives, and fork a process for each connection that arrives after it."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that end
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))  # the one that answers gives way to these
     with Connection(int(sys.argv[1])) as control, suppress(EOFError):
         model: Model = control.recv()
         try:

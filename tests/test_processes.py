@@ -164,6 +164,8 @@ def test_threads_where_processes_cannot_be_forked(
 def test_killed_processes_lose_no_answer(packaged: Path, tmp_path: Path) -> None:
     with serving(packaged, tmp_path, workers="1") as running:
         forking, *working = workers(running.url)
+        answering = int(Path(f"/proc/{forking}/stat").read_text().rpartition(")")[2].split()[1])
+        assert os.sched_getscheduler(answering) == os.SCHED_BATCH
         until = time.monotonic() + 6
 
         def send(seed: int) -> int:
@@ -182,6 +184,7 @@ def test_killed_processes_lose_no_answer(packaged: Path, tmp_path: Path) -> None
                 os.kill(pid, signal.SIGKILL)
             assert all(client.result() > 2 for client in clients)
         now = workers(running.url)
+        assert {os.sched_getscheduler(pid) for pid in now} == {os.SCHED_OTHER}
         assert len(now) == 1 + len(working) and not set(now) & {working[0], forking, working[-1]}
         assert "Another one takes its place" in (tmp_path / "output.txt").read_text()
     end = time.monotonic() + 10

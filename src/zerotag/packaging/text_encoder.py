@@ -136,16 +136,29 @@ def _to_onnx(model: "SentenceTransformer", max_tokens: int) -> onnx.ModelProto:
 
 
 def _in_halves(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Store large tensors as float16, each followed by a Cast that ONNX Runtime folds when it loads the model."""
+    """Store large tensors as float16, each followed by a Cast that ONNX Runtime folds when it loads the model.
+
+    Of a table of tokens, what is looked up is cast: the table remains as it is in memory, too.
+    """
     graph = proto.graph
     for tensor in list(graph.initializer):
         if tensor.data_type != onnx.TensorProto.FLOAT or np.prod(tensor.dims) < _SMALL:
             continue
         half = numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), f"{tensor.name}_half")
-        graph.node.insert(0, onnx.helper.make_node("Cast", [half.name], [tensor.name], to=onnx.TensorProto.FLOAT))
+        readers = [node for node in graph.node if tensor.name in node.input]
+        if all(node.op_type == "Gather" and node.input[0] == tensor.name for node in readers):
+            for node in readers:
+                found, node.input[0], node.output[0] = node.output[0], half.name, f"{node.output[0]}_half"
+                _insert_cast(graph, list(graph.node).index(node) + 1, node.output[0], found)
+        else:
+            _insert_cast(graph, 0, half.name, tensor.name)
         graph.initializer.remove(tensor)
         graph.initializer.append(half)
     return proto
+
+
+def _insert_cast(graph: onnx.GraphProto, place: int, half: str, full: str) -> None:
+    graph.node.insert(place, onnx.helper.make_node("Cast", [half], [full], to=onnx.TensorProto.FLOAT))
 
 
 def check_encoder(encoder: TextEncoder, texts: list[str], expected: np.ndarray, tolerance: float) -> None:

@@ -29,7 +29,8 @@ def fold(words: Sequence[str], vectors: np.ndarray | None, scores: np.ndarray) -
         Groups of places among the n, each with the one that names it first, in descending order of its score.
     """
     forms = [{word.lower(), *singular_and_plural(word.lower())} for word in words]
-    alike = np.zeros((len(words), len(words))) if vectors is None else unit(vectors) @ unit(vectors).T
+    directions = np.zeros((len(words), 1)) if vectors is None else unit(vectors)
+    alike = directions @ directions.T
     np.fill_diagonal(alike, 1)  # exactly, or rounding would name a group of two
     groups: list[list[int]] = []
     for place in range(len(words)):
@@ -44,6 +45,8 @@ def fold(words: Sequence[str], vectors: np.ndarray | None, scores: np.ndarray) -
 
 
 def _named(group: list[int], alike: np.ndarray, scores: np.ndarray) -> list[int]:
+    if len(group) == 1:
+        return group
     best = scores[group[0]]
     near = [place for place in group if scores[place] >= best - _NEARLY * abs(best)]
     name = max(near, key=lambda place: alike[place, group].mean())

@@ -153,7 +153,7 @@ class Tagger:
     def __init__(self, folder: Path | str = "served", threads: int = 0, views: int = 1):
         self.folder = Path(folder)
         self.info = read_info(self.folder)
-        self.vocabulary = Vocabulary.read(self.folder, self.folder / "vocabulary.csv")
+        self.vocabulary = Vocabulary.read(self.folder, self.folder / "vocabulary.csv", mapped=True)
         self._row = {tag: row for row, tag in enumerate(self.vocabulary.tags)}
         self._tag_of_key = {tag_key(tag): tag for tag in reversed(self.vocabulary.tags)}
         self._calibration = Calibration.read(self.folder / "calibration.json")

@@ -33,8 +33,13 @@ class Vocabulary:
     space: Lift | None = None
 
     @classmethod
-    def read(cls, words: Path, split: Path) -> "Vocabulary":
+    def read(cls, words: Path, split: Path, mapped: bool = False) -> "Vocabulary":
         """Join the words stage's output (`vocabulary.csv`, `vectors.npy`) with the split stage's file.
+
+        Args:
+            words: folder of the words stage.
+            split: file of the split stage.
+            mapped: leaves the vectors in the file, in memory that processes share and that cannot be written to.
 
         Raises:
             ZerotagError: the split names a tag without a vector, or omits a tag.
@@ -46,7 +51,7 @@ class Vocabulary:
         if absent := [tag for tag in tags if tag not in listed]:
             raise ZerotagError(f"{split}: neither seen nor unseen: {', '.join(absent[:10])}. Run the split stage.")
         seen = np.array([listed[tag] == "seen" for tag in tags])
-        vectors = np.load(words / "vectors.npy")
+        vectors = np.asarray(np.load(words / "vectors.npy", mmap_mode="r" if mapped else None))
         if not (words / "lift.npz").is_file():
             return cls(tags, vectors, seen)
         with np.load(words / "lift.npz") as lift:
