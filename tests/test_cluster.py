@@ -292,6 +292,8 @@ def test_photos_of_a_bucket(bucket: Callable[[str, bytes], None], photos: Path, 
 def test_a_bucket_that_cannot_be_read(bucket: Callable[[str, bytes], None]) -> None:
     with pytest.raises(ZerotagError, match=r"s3://nobodys/photos: cannot be listed.*no such bucket: create it"):
         list_photos(["s3://nobodys/photos"])
+    with pytest.raises(ZerotagError, match=r"s3://nobodys/urls.csv: the table of photos.*no such bucket: create it"):
+        list_photos(["s3://nobodys/urls.csv"])
     with pytest.raises(ZerotagError, match=r"https://example.org/: a web server has no listing"):
         list_photos(["https://example.org/"])
 
@@ -363,7 +365,7 @@ def test_photos_of_a_table_of_urls(spread: Spread, site: str, packaged: Path, tm
     [
         ("name\na.jpg\n", "urls.csv: no column `url`, only name. Rename one of them."),
         ("url,b\na.jpg,1\n,2\n", "urls.csv: row 2 has no url. Fill it in"),
-        ("", "urls.csv: the table of photos cannot be read"),
+        ("", "urls.csv: no table .*Give CSV or Parquet with a column `url`"),
     ],
 )
 def test_a_bad_table(tmp_path: Path, content: str, message: str) -> None:

@@ -105,6 +105,50 @@ def test_other_processes_see_it_all(large) -> None:
     assert output.split() == [str(PHOTOS), names(int((vectors @ words[0]).argmax()), 1)[0]]
 
 
+def test_many_dimensions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine's index has half the bits for each; all else is the same."""
+    random = np.random.default_rng(0)
+    axes = random.standard_normal((30, 800)).astype(np.float32) / 30
+    vectors = random.standard_normal((3000, 30)) @ axes + random.standard_normal((3000, 800)) / 60
+    words = random.standard_normal((20, 30)) @ axes
+    vectors, words = (each.astype(np.float16).astype(np.float32) for each in (vectors, words))
+    monkeypatch.setattr(zerotag.serving.index, "_EXACT", 2000)
+    monkeypatch.setattr(zerotag.serving.index, "_PARTITION", 1000)
+    index = Index(str(tmp_path), "random", (1, 800))
+    index.fill("/photos", names(0, 3000), vectors[:, None])
+    index.tidy()
+    assert index._has_index() and index.photo_bytes == 800 * (2 + 2 / 8)
+    best = list(np.argsort(-(words @ vectors.T), axis=1)[:, :TOP])
+    assert recall([found(index, word[None]) for word in words], best) > 0.99
+
+
+def test_compacted_during_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zerotag.serving.index, "_EXACT", 1000)
+    monkeypatch.setattr(zerotag.serving.index, "_PARTITION", 1000)
+    vectors = np.random.default_rng(0).standard_normal((2000, 1, 16)).astype(np.float32)
+    index, other = (Index(str(tmp_path), "random", (1, 16)) for _ in range(2))
+    for start in range(0, 2000, 100):
+        index.fill("/photos", names(start, 100), vectors[start : start + 100])
+    index.tidy()
+    index.fill("/photos", names(2000, 50), vectors[:50])
+    codes, times = index._codes, []
+
+    def and_compact(vector: np.ndarray, count: int, condition: str) -> tuple[np.ndarray, np.ndarray]:
+        answer = codes(vector, count, condition)
+        if not times:
+            other.remove("/photos", names(0, 1000))
+            other.tidy()
+        times.append(count)
+        return answer
+
+    monkeypatch.setattr(index, "_codes", and_compact)
+    word = vectors[0] / np.linalg.norm(vectors[0])
+    best = np.argsort(-(vectors[1000:, 0] @ word[0])) + 1000
+    copies = [2000 + place for place in np.argsort(-(vectors[:50, 0] @ word[0]))]
+    hits = [int(hit.photo[-9:-4]) for hit in index.search(word, limit=10)]
+    assert len(times) > 1 and hits[0] == copies[0] and set(hits) <= {*best[:10], *copies}
+
+
 def test_fewer_dimensions(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     words = random.standard_normal((200, 20)) * 0.8 ** np.arange(20)

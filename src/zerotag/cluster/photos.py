@@ -112,8 +112,7 @@ def of_prefix(place: str, exclude: Sequence[str]) -> Listing:
         path = path.rstrip("/")
         entries = files.get_file_info(FileSelector(path, recursive=True))
     except (OSError, ValueError) as error:
-        remedy = (place.startswith("s3://") and s3_remedy(str(error))) or "Check the address and the credentials."
-        raise ZerotagError(f"{place}: cannot be listed ({error}). {remedy}") from error
+        raise ZerotagError(f"{place}: cannot be listed ({error}). {_remedy(place, error)}") from error
     there = {entry.path[len(path) + 1 :]: entry for entry in entries if entry.type == FileType.File}
     found = scan_names(there, exclude)
     start = place.rstrip("/")
@@ -124,6 +123,12 @@ def of_prefix(place: str, exclude: Sequence[str]) -> Listing:
         modified = datetime.fromtimestamp(int(entry.mtime.timestamp())) if entry.mtime else None
         photos.append(Photo(url, url, f"{entry.size}-{entry.mtime_ns or 0}", modified))
     return Listing(photos, dict(found.skipped), found.problems, removable=True)
+
+
+def _remedy(place: str, error: Exception) -> str:
+    if "://" not in place:
+        return "Check the path."
+    return (place.startswith("s3://") and s3_remedy(str(error))) or "Check the address and the credentials."
 
 
 def _of_table(place: str) -> Listing:
@@ -157,8 +162,10 @@ def _urls(place: str) -> Iterable[str]:
                 table = csv.read_csv(file, convert_options=options)
             else:
                 table = parquet.read_table(file)
-    except (OSError, ValueError) as error:
-        raise ZerotagError(f"{place}: the table of photos cannot be read ({error}).") from error
+    except OSError as error:
+        raise ZerotagError(f"{place}: the table of photos cannot be read ({error}). {_remedy(place, error)}") from error
+    except ValueError as error:
+        raise ZerotagError(f"{place}: no table ({error}). Give CSV or Parquet with a column `{_COLUMN}`.") from error
     if _COLUMN not in table.column_names:
         raise ZerotagError(f"{place}: no column `{_COLUMN}`, only {', '.join(table.column_names)}. Rename one of them.")
     urls = table[_COLUMN].to_pylist()

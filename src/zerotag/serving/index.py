@@ -13,8 +13,9 @@ Corel5K most, the tags agree with its own by this much (mean Jaccard index, 600 
 score profiles over the vocabulary 0.252, standardised by word 0.259.
 
 Vectors are stored in half precision, by choice in fewer dimensions (`zerotag.serving.basis`). Beyond `_EXACT` rows, the
-engine's index (IVF_RQ: 4 bits for each dimension, of which all are compared) finds candidates, which are scored with
-what is stored; new rows that are not in it yet are compared as well. docs/search.md says how fast and complete that is.
+engine's index (IVF_RQ: 4 bits for each dimension or 2, of which all are compared) finds candidates, which are scored
+with what is stored; new rows that are not in it yet are compared as well. docs/search.md says how fast and complete
+that is.
 """
 
 import fcntl
@@ -57,13 +58,18 @@ _EXACT = 50_000
 # Photos beyond the wanted number where all are compared, as the engine's products are less precise: it may confuse the
 # last ones.
 _NEARLY = 8
+# Rows whose codes are looked at for one word.
+_DEEP = 500
 # Candidates of the engine's index beyond the wanted number; how many times more for several words or an example; and
 # the number beyond which none are added, though better photos may be missing.
 _BEYOND, _SEVERAL, _DEEPEST = 200, 4, 10_000
 # Standard deviations of its products that a photo which it left out may exceed what they say.
 _ERRORS = 2.0
-# The engine's index: bits for each dimension, rows in a partition, and growth after which it is made anew.
-_BITS, _PARTITION, _GROWTH = 4, 4096, 4
+# Photos that are scored first, in the order of their codes.
+_SCORED = 250
+# The engine's index: bits for each dimension (of many, the errors cancel out), rows in a partition, and growth after
+# which it is made anew.
+_MANY, _BITS, _BITS_OF_MANY, _PARTITION, _GROWTH = 768, 4, 2, 4096, 4
 _ALL_PARTITIONS = 1_000_000
 # Attempts at a commit that others may overtake.
 _TRIES = 5
@@ -255,7 +261,11 @@ class Index:
     @property
     def photo_bytes(self) -> float:
         """What a photo takes on disk: its vectors in half precision, and the codes of the engine's index."""
-        return self._rows * self._stored * (2 + _BITS / 8)
+        return self._rows * self._stored * (2 + self._bits / 8)
+
+    @property
+    def _bits(self) -> int:
+        return _BITS if self._stored < _MANY else _BITS_OF_MANY
 
     @property
     def local(self) -> bool:
@@ -445,10 +455,8 @@ class Index:
             known = self._table.index_stats(there["vector"]) if "vector" in there else None
             if rows > _EXACT and (known is None or rows > _GROWTH * known.num_indexed_rows):
                 partitions = rows // _PARTITION
-                self._table.create_index(
-                    "vector",
-                    config=IvfRq("dot", num_partitions=partitions, num_bits=_BITS, sample_rate=64, max_iterations=15),
-                )
+                kind = IvfRq("dot", num_partitions=partitions, num_bits=self._bits, sample_rate=64, max_iterations=15)
+                self._table.create_index("vector", config=kind)
             self._table.optimize(cleanup_older_than=timedelta(minutes=10))
 
     def tidy_soon(self) -> Future[None]:
@@ -534,11 +542,14 @@ class Index:
         if like is not None and len(queries) + len(without) > 1 and len(self):
             sample = self._sample()
             queries, without = ([query.standardised(sample) for query in each] for each in (queries, without))
-        aims = queries
-        if self._rows == 1 and words > 1 and len(self):
-            aims = [_aim(queries[:words], without, self._sample(), offset + limit), *queries[words:]]
         approximate = not exact and self._has_index()
         need = offset + limit
+        aims = queries
+        if self._rows == 1 and words > 1 and len(self):
+            aims = [_aim(queries[:words], without, self._sample(), need), *queries[words:]]
+        while approximate and self._rows == 1 and like is None:
+            with suppress(_MovedError):
+                return self._by_codes(aims[0], queries, without, need, condition)[offset:]
         depth = need + _NEARLY
         if approximate:
             depth = (2 * need + _BEYOND) * (1 if len(queries) + len(without) == 1 and like is None else _SEVERAL)
@@ -558,6 +569,67 @@ class Index:
         if self._indexed[0] != version:
             self._indexed = version, any("vector" in index.columns for index in self._table.list_indices())
         return self._indexed[1]
+
+    def _by_codes(
+        self, aim: "_Query", wanted: list["_Query"], unwanted: list["_Query"], need: int, condition: str
+    ) -> list[Hit]:
+        """Search by words for photos of a single row: by the engine's codes first, then by what is stored.
+
+        Photos are scored in the order of their codes for the aim, until the next one's, give or take the codes' errors,
+        is below the score of the last photo needed.
+
+        Args:
+            aim: no photo's score exceeds its score for this.
+            wanted: the words.
+            unwanted: words that photos must not match.
+            need: number of photos.
+            condition: which photos are searched, in SQL.
+
+        Raises:
+            _MovedError: search again.
+        """
+        depth = max(_DEEP * (1 if len(wanted) + len(unwanted) == 1 else 8), 4 * need)
+        while True:
+            rows, codes = self._codes(aim.rows[0], depth, condition)
+            scores, errors = np.empty(0), np.empty(0)
+            last, off, start = -np.inf, 0.0, 0
+            while start < len(rows) and last < codes[start] + off:
+                some = slice(start, start + max(start, _SCORED))  # twice as many each time
+                vectors = _matrix(self._take(rows[some], ["vector"])["vector"])[:, None]
+                errors = np.concatenate([errors, aim(vectors) - codes[some]])
+                off = _ERRORS * float(errors.std())
+                least = np.min([query(vectors) for query in wanted], axis=0)
+                scores = np.concatenate([scores, _without(least, unwanted, vectors)])
+                last = np.partition(scores, -need)[-need] if len(scores) >= need else -np.inf
+                start = some.stop
+            if len(rows) < depth or last >= codes[-1] + off or depth > _DEEPEST:
+                best = np.flatnonzero((scores >= last) & (scores > -np.inf))
+                return _best(list(_keys(self._take(rows[best], ["root", "photo"]))), scores[best], need)
+            depth *= 4
+
+    def _codes(self, vector: np.ndarray, count: int, condition: str) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of the top rows by the engine's index, and their products as its codes say them."""
+        search: Any = self._table.search(vector.astype(np.float32), vector_column_name="vector")
+        if condition:
+            search = search.where(condition, prefilter=True)
+        search = search.distance_type("dot").nprobes(_ALL_PARTITIONS).with_row_id(True)
+        rows = search.select(["_distance"]).limit(count).to_arrow()
+        return rows["_rowid"].to_numpy(), 1 - rows["_distance"].to_numpy()
+
+    def _take(self, rows: np.ndarray, columns: list[str]) -> pa.Table:
+        """Columns of rows, by their ids, in the order of these.
+
+        Raises:
+            _MovedError: some rows are not there any more.
+        """
+        if not len(rows):
+            return self._schema.empty_table().select(columns)
+        found = self._table.take_row_ids(rows.tolist()).select(columns).with_row_id().to_arrow()
+        if len(found) < len(rows):
+            raise _MovedError
+        ids = found["_rowid"].to_numpy()
+        by_id = np.argsort(ids)
+        return found.take(by_id[np.searchsorted(ids, rows, sorter=by_id)])
 
     def _candidates(self, aim: "_Query", count: int, condition: str, approximate: bool) -> "_Candidates":
         """The top rows.
@@ -588,7 +660,7 @@ class Index:
                 # The engine left out what its codes say is lower, which may be off as they are for the photos found.
                 coded = 1 - rows["_distance"].to_numpy()
                 off = products - coded
-                bounds.append(float(coded.min() + off.mean() + _ERRORS * off.std()))
+                bounds.append(float(coded.min() + _ERRORS * off.std()))
             else:
                 bounds.append(float(products.min()))
         return _Candidates(photos, np.concatenate(vectors), aim.scaled(float(np.mean(bounds))))
@@ -608,11 +680,8 @@ class Index:
             parts = (([(root, name) for name in names], matrices) for root, names, matrices in self.matrices(every))
         photos, scores = [], [np.empty(0)]
         for keys, matrices in parts:
-            least = np.min([query(matrices) for query in wanted], axis=0)
-            for query in unwanted:
-                least = np.where(query(matrices) >= least, -np.inf, least)
             photos += keys
-            scores.append(least)
+            scores.append(_without(np.min([query(matrices) for query in wanted], axis=0), unwanted, matrices))
         return photos, np.concatenate(scores)
 
     def matrices(self, photos: Iterable[tuple[str, str]]) -> Iterator[tuple[str, list[str], np.ndarray]]:
@@ -642,6 +711,10 @@ class Index:
         return self._sampled
 
 
+class _MovedError(Exception):
+    """Another process has removed rows, or compacted them, so that they have other ids."""
+
+
 @dataclass(frozen=True)
 class _Candidates:
     """The top rows of a query: their n photos, which may repeat, and vectors (n, d).
@@ -653,6 +726,13 @@ class _Candidates:
     photos: list[tuple[str, str]]
     vectors: np.ndarray
     bound: float
+
+
+def _without(scores: np.ndarray, unwanted: list["_Query"], matrices: np.ndarray) -> np.ndarray:
+    """The scores of photos; -inf for those that match an unwanted word as well."""
+    for query in unwanted:
+        scores = np.where(query(matrices) >= scores, -np.inf, scores)
+    return scores
 
 
 def _best(photos: list[tuple[str, str]], scores: np.ndarray, count: int) -> list[Hit]:
