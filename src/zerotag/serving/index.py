@@ -58,15 +58,15 @@ _EXACT = 50_000
 # Photos beyond the wanted number where all are compared, as the engine's products are less precise: it may confuse the
 # last ones.
 _NEARLY = 8
-# Rows whose codes are looked at for one word.
-_DEEP = 500
+# Rows whose codes are looked at for one word, and how many times more for several.
+_DEEP, _DEEPER = 500, 8
 # Candidates of the engine's index beyond the wanted number; how many times more for several words or an example; and
 # the number beyond which none are added, though better photos may be missing.
 _BEYOND, _SEVERAL, _DEEPEST = 200, 4, 10_000
 # Standard deviations of its products that a photo which it left out may exceed what they say.
 _ERRORS = 2.0
-# Photos that are scored first, in the order of their codes.
-_SCORED = 250
+# Photos that are scored first, in the order of their codes, and at most at a time.
+_SCORED, _SCORED_AT_MOST = 250, 4000
 # The engine's index: bits for each dimension (of many, the errors cancel out), rows in a partition, and growth after
 # which it is made anew.
 _MANY, _BITS, _BITS_OF_MANY, _PARTITION, _GROWTH = 768, 4, 2, 4096, 4
@@ -588,13 +588,13 @@ class Index:
         Raises:
             _MovedError: search again.
         """
-        depth = max(_DEEP * (1 if len(wanted) + len(unwanted) == 1 else 8), 4 * need)
+        depth = max(_DEEP * (1 if len(wanted) + len(unwanted) == 1 else _DEEPER), 4 * need)
         while True:
             rows, codes = self._codes(aim.rows[0], depth, condition)
             scores, errors = np.empty(0), np.empty(0)
             last, off, start = -np.inf, 0.0, 0
             while start < len(rows) and last < codes[start] + off:
-                some = slice(start, start + max(start, _SCORED))  # twice as many each time
+                some = slice(start, start + min(max(start, _SCORED), _SCORED_AT_MOST))
                 vectors = _matrix(self._take(rows[some], ["vector"])["vector"])[:, None]
                 errors = np.concatenate([errors, aim(vectors) - codes[some]])
                 off = _ERRORS * float(errors.std())
