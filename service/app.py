@@ -272,10 +272,14 @@ class _Service:
                 raise HTTPException(403, f"{path}: its sidecar is a link that leads outside the photo root.")
 
     def indexed_vectors(self, photo: Path) -> np.ndarray | None:
-        """Principal vectors (M, d) of a photo below the root, if it has not changed since it was indexed."""
+        """Principal vectors (M, d) of a photo below the root, if it has not changed since it was indexed.
+
+        None if the index has fewer dimensions, as probabilities of tags would differ.
+        """
         root = self.root.resolve()
         found = self.index.find(shown(root), shown(photo.relative_to(root)))
-        return found[1] if found and found[0].stamp == stamp_of(photo.stat()) else None
+        unchanged = found and found[0].stamp == stamp_of(photo.stat()) and not self.index.basis
+        return found[1] if found and unchanged else None
 
     def example(self, path: str) -> np.ndarray:
         """Principal vectors (M, d) of an indexed photo."""
@@ -477,7 +481,10 @@ def create_app(settings: ServeSettings) -> FastAPI:
 
     @api.get("/tags/{path:path}", response_model=LibraryTags, dependencies=[working])
     def tags_and_keywords(path: str, options: Annotated[TagOptions, Query()]) -> Any:
-        """Tag a photo below the photo root, and get the keywords it has. An indexed photo needs no inference."""
+        """Tag a photo below the photo root, and get the keywords it has.
+
+        No inference if the index has the photo's vectors in all dimensions.
+        """
         photo = service.photo(path)
         service.sidecars_inside(photo, path)
         try:

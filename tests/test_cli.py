@@ -34,18 +34,18 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_large_new_index_comes_with_advice(
+def test_an_index_that_became_large_comes_with_advice(
     photos: Path, packaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    database = ("--database", tmp_path / "index", "--model", packaged)
-    monkeypatch.setattr("zerotag.cli._SMALL", 8)
-    assert "--dimensions" not in run("index", photos, "--database", tmp_path / "other", "--model", packaged)[2]
+    monkeypatch.setattr("zerotag.serving.index.FEWER", 8)
+    assert "dimensions" not in run("index", photos, "--database", tmp_path / "other", "--model", packaged)[2]
     monkeypatch.setattr("zerotag.cli._LARGE", 1e-9)
+    database = ("--database", tmp_path / "index", "--model", packaged)
     errors = run("index", photos, *database)[2]
-    assert "2 new photos will take" in errors and "--dimensions 8" in errors
-    assert "--dimensions" not in run("index", photos, *database)[2]  # it is not new any more
+    assert "the vectors of 2 photos take" in errors and "in 8 dimensions" in errors
+    assert "dimensions" not in run("index", photos, *database)[2]  # nothing was added
     small = ("--database", tmp_path / "small", "--model", packaged, "--dimensions", "8")
-    assert "--dimensions" not in run("index", photos, *small)[2]
+    assert "dimensions" not in run("index", photos, *small)[2]
 
 
 def test_files_and_folders(photos: Path, packaged: Path, tmp_path: Path) -> None:

@@ -127,7 +127,13 @@ def test_tags_are_those_of_one_machine(cluster: Nodes, photos: Path, packaged: P
     assert other.exit_code == 1 and "made with another top" in other.stderr
 
 
-def test_an_index_is_that_of_one_machine(spread: Spread, photos: Path, packaged: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("many", [10_000, 90])
+def test_an_index_is_that_of_one_machine(
+    spread: Spread, photos: Path, packaged: Path, tmp_path: Path, many: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # From so many on, it has few dimensions, for which these photos are looked at first.
+    for name, value in {"_MANY": many, "_FITTED": 40, "FEWER": 5}.items():
+        monkeypatch.setattr(f"zerotag.serving.index.{name}", value)
     folder = shutil.copytree(photos, tmp_path / "photos")
     local = open_index(str(tmp_path / "local"), Tagger(packaged))
     reports: list[ShardReport] = []
@@ -150,8 +156,9 @@ def test_an_index_is_that_of_one_machine(spread: Spread, photos: Path, packaged:
     same(added=2, moved=1, removed=1, unchanged=96)
     assert not list((tmp_path / "ours").glob("pending-*"))
     words = Tagger(packaged).words(["boat"]).vectors
-    found = open_index(str(tmp_path / "ours"), Tagger(packaged)).search(words)
-    assert found == local.search(words) and len(found) == 20
+    index = open_index(str(tmp_path / "ours"), Tagger(packaged))
+    assert bool(index.basis) == (many == 90)
+    assert index.search(words) == local.search(words) and len(local.search(words)) == 20
 
 
 def test_a_node_dies(cluster: Nodes, photos: Path, packaged: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from conftest import Server, encoded
 from service.app import create_app
 from service.settings import ServeSettings
+from starlette.testclient import TestClient
 from test_metadata import exiftool, keyworded, listed, run, subject, values
 from test_service import refused, send
 
@@ -21,6 +22,9 @@ from zerotag.errors import ZerotagError
 from zerotag.metadata.exiftool import open_exiftool
 from zerotag.metadata.keywords import GivenTag, PhotoKeywords, read_photo_keywords
 from zerotag.metadata.writing import KeywordError, decide, open_untagger, open_writer
+from zerotag.serving.index import open_index
+from zerotag.serving.tagger import Tagger
+from zerotag.serving.update import update
 
 pytestmark = pytest.mark.skipif(not shutil.which("exiftool"), reason="exiftool is not installed")
 
@@ -205,6 +209,20 @@ def test_without_exiftool_and_in_a_read_only_folder(
     answer = ask("GET").json()  # tags all the same
     assert len(answer["tags"]) == 10 and "apt install" in answer["problem"]
     assert [answer[name] for name in LISTS] == [[]] * 4
+
+
+def test_tags_do_not_depend_on_the_dimensions_of_the_index(packaged: Path, tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    keyworded(root / "a.jpg")
+    tagger = Tagger(packaged)
+    index = open_index(str(tmp_path / "index"), tagger, 3)
+    assert update(index, tagger, root, [""]).added == 1 and index.basis
+    settings = ServeSettings(str(packaged), root=str(root), index=str(tmp_path / "index"), log="")
+    tags = TestClient(create_app(settings)).get("/tags/a.jpg").json()["tags"]
+    best = tagger.tag((root / "a.jpg").read_bytes(), "a.jpg")
+    assert [(each["tag"], each["score"]) for each in tags] == [
+        (each.tag, pytest.approx(each.score, abs=1e-5)) for each in best
+    ]
 
 
 def said(photo: Path, **decision: list[str]) -> PhotoKeywords:

@@ -116,6 +116,37 @@ def test_update(packaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         search_words(tagger, ["boat"], ["qzxv"])
 
 
+def test_many_new_photos_are_stored_in_fewer_dimensions(
+    packaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"_MANY": 90, "FEWER": 8, "_FITTED": 40}.items():
+        monkeypatch.setattr(f"zerotag.serving.index.{name}", value)
+    monkeypatch.setattr("zerotag.serving.update.BATCH", 32)
+    make_album(tmp_path / "photos", 100)
+    (tmp_path / "photos" / "bad.jpg").write_bytes(b"no picture")
+    tagger = zerotag.Tagger(packaged)
+    index = open_index(str(tmp_path / "index"), tagger)
+    reports, calls = [], iter([True, False])
+    # What it is fitted to is embedded and stored at once, however little time there is.
+    first = update(
+        index,
+        tagger,
+        tmp_path / "photos",
+        [""],
+        in_time=lambda: next(calls),
+        report=lambda done, total: reports.append((done, total)),
+    )
+    assert (first.added + len(first.refused), first.remaining, reports) == (64, 37, [(32, 101), (64, 101)])
+    rest = update(index, tagger, tmp_path / "photos", [""])
+    assert (rest.added + first.added, len(index), index.dimensions) == (100, 100, 8)
+    stored = {photo for batch in index.first_rows() for _, photo in batch[0]}
+    assert stored == {f"album/{number:03d}.jpg" for number in range(100)}
+    make_album(tmp_path / "few", 20)
+    few = open_index(str(tmp_path / "few index"), tagger)
+    update(few, tagger, tmp_path / "few", [""])
+    assert few.basis is None and few.dimensions == tagger.info["dimensions"]
+
+
 def test_a_killed_indexing_goes_on(packaged: Path, tmp_path: Path) -> None:
     make_album(tmp_path / "photos", 200)
     tagger = zerotag.Tagger(packaged)

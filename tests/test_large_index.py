@@ -175,6 +175,50 @@ def test_fewer_dimensions(tmp_path: Path) -> None:
     assert Basis.of(words, 20).left_out(words) == pytest.approx(0, abs=1e-5)
 
 
+def test_a_large_new_index_is_fitted_to_its_photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words alone do not tell what photos differ by: here, by what few words are about."""
+    monkeypatch.setattr(zerotag.serving.index, "_MANY", 300)
+    monkeypatch.setattr(zerotag.serving.index, "_FITTED", 200)
+    monkeypatch.setattr(zerotag.serving.index, "FEWER", 8)
+    random = np.random.default_rng(0)
+    strong = np.concatenate([np.full(10, 0.05), np.full(6, 1.0), np.full(4, 0.05)])
+    words = random.standard_normal((200, 20)) * np.concatenate([np.full(10, 1.0), np.full(10, 0.5)])
+    words = (words / np.linalg.norm(words, axis=1, keepdims=True)).astype(np.float32)
+    vectors = (random.standard_normal((600, 1, 20)) * strong).astype(np.float32)
+    index, early, other = (Index(str(tmp_path), "random", (1, 20), None, lambda: words) for _ in range(3))
+    assert (index.wants(299), index.wants(300)) == (0, 200)
+    assert Index(str(tmp_path), "narrow", (1, 8), None, lambda: words[:, :8]).wants(1000) == 0
+    assert Index(str(tmp_path), "asked", (1, 20), 20, lambda: words).wants(1000) == 0
+    assert early.search(words[:1]) == [] and early.find("/photos", "0/00000.jpg") is None
+    index.fit(vectors[:200])
+    other.fit(vectors[:200, :, ::-1])  # too late
+    index.put("/photos", names(0, 300), [Entry("", "")] * 300, vectors[:300])
+    early.put("/photos", names(300, 300), [Entry("", "")] * 300, vectors[300:])
+    assert index.wants(1000) == 0 and index.basis and early.basis and index.dimensions == early.dimensions == 8
+    best = list(np.argsort(-(words[:40] @ vectors[:, 0].T), axis=1)[:, :TOP])
+    fitted = recall([found(early, word[None]) for word in words[:40]], best)
+    by_words = Basis.of(words, 8)
+    coarse = by_words.down(words[:40]) @ by_words.down(vectors[:, 0]).T
+    without = recall([one.tolist() for one in np.argsort(-coarse, axis=1)[:, :TOP]], best)
+    assert fitted > 0.8 and fitted > without + 0.2
+    again = early.find("/photos", "0/00599.jpg")
+    assert again and np.allclose(again[1], index.basis.up(index.basis.down(vectors[599])), atol=0.01)
+
+
+def test_killed_while_it_was_fitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is a basis, and a table of the time before."""
+    words = np.random.default_rng(0).standard_normal((30, 20)).astype(np.float32)
+    index = Index(str(tmp_path), "random", (1, 20), None, lambda: words)
+    monkeypatch.setattr(zerotag.serving.index, "FEWER", 8)
+    with monkeypatch.context() as patch:
+        patch.setattr(index, "_open", lambda: None)
+        index.fit(words[:, None])
+    again = Index(str(tmp_path), "random", (1, 20), None, lambda: words)
+    again.put("/photos", names(0, 30), [Entry("", "")] * 30, words[:, None])
+    assert again.dimensions == 8 and len(again.search(words[:1])) == 20
+    assert len(index.search(words[:1])) == 20
+
+
 def test_writers_do_not_wait_for_compaction_and_lose_nothing_to_it(tmp_path: Path) -> None:
     index, other = (Index(str(tmp_path), "m", (1, 8)) for _ in range(2))
     vectors = np.random.default_rng(0).standard_normal((16, 1, 8)).astype(np.float32)

@@ -64,8 +64,8 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be wri
 
 # Seconds after which a person is told what still goes on.
 _PATIENCE = 3.0
-# GB of a new index from which fewer dimensions are suggested, and how many: a million photos then take 1 GB.
-_LARGE, _SMALL = 1.0, 384
+# GB of an index from which fewer dimensions are suggested.
+_LARGE = 1.0
 # Photos whose tags are printed together.
 _BATCH = 16
 
@@ -315,7 +315,11 @@ def index(
     ] = False,
     dimensions: Annotated[
         int | None,
-        typer.Option(min=1, help="Store a new index's vectors in fewer dimensions.", show_default="the model's"),
+        typer.Option(
+            min=1,
+            help="In which a new index stores vectors.",
+            show_default="384 from 10,000 photos on, else the model's",
+        ),
     ] = None,
     database: Database = "work/index",
     cluster: Cluster = "",
@@ -366,12 +370,9 @@ def _update(
     from zerotag.serving.update import root_of, update
 
     root, path = root_of(index, folder)
-    new = not len(index)
     with tqdm(desc="index", unit="photo", disable=True if quiet else None) as bar:
 
         def report(done: int, total: int) -> None:
-            if new and not bar.total:
-                _complain(_advice(index, total))
             bar.total = total
             bar.update(done - bar.n)
 
@@ -380,6 +381,7 @@ def _update(
         return
     _complain([*done.problems, *done.refused.values()])
     _print_update(done)
+    _complain(_advice(index) if done.added else [])
     if done.added or done.moved or done.removed:
         with suppress(TimeoutError):
             index.tidy_soon().result(_PATIENCE)
@@ -389,14 +391,16 @@ def _update(
         )
 
 
-def _advice(index: "Index", photos: int) -> list[str]:
-    """What to know before many photos go into a new index."""
-    size, small = (photos * share * index.photo_bytes / 1e9 for share in (1, _SMALL / index.dimensions))
-    if size < _LARGE or index.dimensions <= _SMALL:
+def _advice(index: "Index") -> list[str]:
+    """What to know of an index that began small, and has become large."""
+    from zerotag.serving.index import FEWER
+
+    size, small = (len(index) * share * index.photo_bytes / 1e9 for share in (1, FEWER / index.dimensions))
+    if size < _LARGE or index.basis or index.dimensions <= FEWER:
         return []
     return [
-        f"{photos:,} new photos will take {size:.1f} GB in the index; with --dimensions {_SMALL} and a new --database, "
-        f"{small:.1f} GB, at a small cost in accuracy (docs/search.md)"
+        f"the vectors of {len(index):,} photos take {size:.1f} GB; a new index (another --database) stores them in "
+        f"{FEWER} dimensions, which take {small:.1f} GB (docs/search.md)"
     ]
 
 

@@ -42,6 +42,7 @@ from zerotag.serving.update import (
     reader,
     refuse_to_remove,
     root_of,
+    spread_first,
     update,
     with_known,
     with_matrices,
@@ -95,7 +96,7 @@ def index_photos(
     tagger = Tagger(package, threads=1)
     database = database if "://" in database else str(Path(database).resolve())
     index = open_index(database, tagger, dimensions)
-    embed_all = partial(_embed_all, spread, index, sent, database, shard, report)
+    embed_all = partial(_embed_all, spread, index, tagger, sent, database, shard, report)
     with _alone(database, sent):
         if is_remote(place):
             listing = list_photos([place]) if is_table(place) else of_prefix(place, exclude)
@@ -156,6 +157,7 @@ def _parts(photo: Photo, table: str) -> tuple[str, str]:
 def _embed_all(
     spread: Spread,
     index: Index,
+    tagger: Tagger,
     package: Package,
     database: str,
     size: int,
@@ -168,6 +170,7 @@ def _embed_all(
     """Put photos into the index, and return the digests of those that are in: what `update` calls on a cluster."""
     import ray
 
+    _fit(index, tagger, todo)
     of_root = hashlib.sha256(root.encode()).hexdigest()[:8]
     target = _Target(database, root, f"{database.rstrip('/')}/pending-{package.digest}-{of_root}")
     key = json.dumps([package.digest, index.dimensions, root])
@@ -194,6 +197,15 @@ def _embed_all(
     for record in records:
         progress.refused |= record["failed"]
     return [digest for record in records for digest in record["digests"]]
+
+
+def _fit(index: Index, tagger: Tagger, photos: list[Photo]) -> None:
+    """Choose the dimensions of a large new index by photos that this machine looks at; the cluster does so later."""
+    if not (count := index.wants(len(photos))):
+        return
+    batches = embedded(index, tagger, spread_first(photos, count)[:count], lambda digest: False, None, reading()[0])
+    if matrices := [matrix for batch in batches for _, matrix in batch.results]:
+        index.fit(np.stack(matrices))
 
 
 def _recorded(index: Index, target: _Target) -> dict[str, dict[str, Any]]:

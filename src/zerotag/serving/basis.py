@@ -1,4 +1,4 @@
-"""Store vectors in fewer dimensions: an orthogonal basis of the space that words span."""
+"""Store vectors in fewer dimensions: an orthogonal basis of the space that words and photos span."""
 
 from dataclasses import dataclass
 
@@ -17,20 +17,24 @@ class Basis:
     axes: np.ndarray
 
     @classmethod
-    def of(cls, words: np.ndarray, dimensions: int) -> "Basis":
-        """The basis that leaves out least of words, in the mean square.
+    def of(cls, words: np.ndarray, dimensions: int, photos: np.ndarray | None = None) -> "Basis":
+        """The basis that leaves out least of words and of photos, in the mean square.
+
+        Of both, the mean square counts as a share of what there is, and both shares count the same: then photos are
+        ranked as well as in all dimensions, though neither words nor photos have a low rank (docs/search.md).
 
         Args:
             words: (W, d) word vectors.
             dimensions: r.
+            photos: (n, d) principal vectors; None if none are known.
 
         Raises:
             ZerotagError: r is not between 1 and d.
         """
         if not 1 <= dimensions <= words.shape[1]:
             raise ZerotagError(f"--dimensions {dimensions}: the model's vectors have {words.shape[1]}.")
-        words = words.astype(np.float64)
-        _, axes = np.linalg.eigh(words.T @ words)
+        moments = [each.T @ each for each in (words, photos) if each is not None]
+        _, axes = np.linalg.eigh(sum(moment.astype(np.float64) / np.trace(moment) for moment in moments))
         return cls(axes[:, ::-1][:, :dimensions].astype(np.float32))
 
     def left_out(self, words: np.ndarray) -> np.ndarray:

@@ -12,10 +12,10 @@ Corel5K most, the tags agree with its own by this much (mean Jaccard index, 600 
 0.040): cosine, used, 0.266; dot product 0.265; cosine after subtraction of the index's mean vector 0.270; cosine of the
 score profiles over the vocabulary 0.252, standardised by word 0.259.
 
-Vectors are stored in half precision, by choice in fewer dimensions (`zerotag.serving.basis`). Beyond `_EXACT` rows, the
-engine's index (IVF_RQ: 4 bits for each dimension or 2, of which all are compared) finds candidates, which are scored
-with what is stored; new rows that are not in it yet are compared as well. docs/search.md says how fast and complete
-that is.
+Vectors are stored in half precision; those of an index that begins with many photos are stored in fewer dimensions
+(`zerotag.serving.basis`), whose axes are a table of their own. Beyond `_EXACT` rows, the engine's index (IVF_RQ: 4 bits
+for each dimension or 2, of which all are compared) finds candidates, which are scored with what is stored; new rows
+that are not in it yet are compared as well. docs/search.md says how fast and complete that is.
 """
 
 import fcntl
@@ -53,13 +53,16 @@ os.environ.setdefault("LANCEDB_LOG", "error")
 _SAMPLE = 4096
 
 _ALL_TABLES = 1_000_000
+# Photos of a new index from which vectors are stored in fewer dimensions, and in how many; and the photos that these
+# are fitted to. With 384, a million photos take 1 GB.
+_MANY, FEWER, _FITTED = 10_000, 384, 1024
 # Rows up to which a search compares all of them: about 0.1 s on two cores.
 _EXACT = 50_000
 # Photos beyond the wanted number where all are compared, as the engine's products are less precise: it may confuse the
 # last ones.
 _NEARLY = 8
 # Rows whose codes are looked at for one word, and how many times more for several.
-_DEEP, _DEEPER = 500, 8
+_DEEP, _DEEPER = 500, 4
 # Candidates of the engine's index beyond the wanted number; how many times more for several words or an example; and
 # the number beyond which none are added, though better photos may be missing.
 _BEYOND, _SEVERAL, _DEEPEST = 200, 4, 10_000
@@ -67,9 +70,9 @@ _BEYOND, _SEVERAL, _DEEPEST = 200, 4, 10_000
 _ERRORS = 2.0
 # Photos that are scored first, in the order of their codes, and at most at a time.
 _SCORED, _SCORED_AT_MOST = 250, 4000
-# The engine's index: bits for each dimension (of many, the errors cancel out), rows in a partition, and growth after
-# which it is made anew.
-_MANY, _BITS, _BITS_OF_MANY, _PARTITION, _GROWTH = 768, 4, 2, 4096, 4
+# The engine's index: bits for each dimension (of vectors so long, the errors cancel out), rows in a partition, and
+# growth after which it is made anew.
+_LONG, _BITS, _BITS_OF_LONG, _PARTITION, _GROWTH = 768, 4, 2, 4096, 4
 _ALL_PARTITIONS = 1_000_000
 # Attempts at a commit that others may overtake.
 _TRIES = 5
@@ -177,11 +180,12 @@ class Index:
         uri: a folder, or a URI that LanceDB connects to.
         model: identifies the network that computed the vectors.
         shape: (M, d).
-        dimensions: that vectors are stored in; None for those of the existing table, or d.
-        words: returns (W, d) word vectors, for the basis if `dimensions` is less than d.
+        dimensions: that vectors are stored in; None for those of the existing table, or what is best for a new one.
+        words: returns (W, d) word vectors, for a basis; without, vectors are stored as they are.
 
     Attributes:
         basis: of the stored vectors; None if they are not projected.
+        dimensions: of the stored vectors.
 
     Raises:
         ZerotagError: the database cannot be opened, or its vectors have other dimensions than asked for.
@@ -196,32 +200,28 @@ class Index:
         words: Callable[[], np.ndarray] | None = None,
     ):
         self._rows, self._full = shape
+        self._asked, self._words = dimensions, words
         # Tables of version 0.1, `photos-…`, had no root and no digest; they are left alone.
-        name, earlier, axes = f"gallery-{model}", f"library-{model}", f"axes-{model}"
-        self._lock = None if "://" in uri else Path(uri) / f".{name}.lock"
+        self._name, self._axes, earlier = f"gallery-{model}", f"axes-{model}", f"library-{model}"
+        self._lock = None if "://" in uri else Path(uri) / f".{self._name}.lock"
         self._background = ThreadPoolExecutor(1, thread_name_prefix="tidy")
         self._tidying: Future[None] | None = None
-        self._files = f"{uri.rstrip('/')}/{name}.lance"
+        self._files = f"{uri.rstrip('/')}/{self._name}.lance"
+        self._sampled = np.empty(0, np.float32)
+        self._indexed: tuple[int, bool] = (-1, False)
+        self._settled = False
         try:
             # Zero interval: the next search sees what another process wrote.
-            database = import_lancedb().connect(uri, read_consistency_interval=timedelta(0))
+            self._database = import_lancedb().connect(uri, read_consistency_interval=timedelta(0))
             with self._writing():
-                tables = list(database.table_names(limit=_ALL_TABLES))
-                if axes not in tables and name not in tables and dimensions not in (None, self._full):
-                    assert dimensions and words
-                    made = Basis.of(words(), dimensions).axes
-                    # Kept, since another machine may compute other axes.
-                    database.create_table(axes, data=pa.table({"axis": list(made)}))
-                    tables.append(axes)
-                self.basis = Basis(_matrix(database.open_table(axes).to_arrow()["axis"])) if axes in tables else None
-                self.dimensions = self.basis.axes.shape[1] if self.basis else self._full
-                # The engine's index takes bytes.
-                self._stored = -(-self.dimensions // 8) * 8
-                self._schema = _schema(self._stored)
-                self._table = database.create_table(name, schema=self._schema, exist_ok=True)
+                tables = self._tables()
+                if self._axes not in tables and self._name not in tables and dimensions not in (None, self._full):
+                    assert dimensions
+                    self._project(dimensions)
+                self._open()
                 if earlier in tables:
-                    self._take_over(database.open_table(earlier))
-                    database.drop_table(earlier)
+                    self._take_over(self._database.open_table(earlier))
+                    self._database.drop_table(earlier)
         except (OSError, RuntimeError, ValueError) as error:
             remedy = s3_remedy(str(error)) if uri.startswith("s3://") else ""
             reason = f". {remedy}" if remedy else f" ({error})."
@@ -230,8 +230,60 @@ class Index:
             raise ZerotagError(
                 f"{uri}: this index has {self.dimensions} dimensions, not {dimensions}. Give another --database."
             )
-        self._sampled = np.empty((0, self._rows, self._stored), np.float32)
-        self._indexed: tuple[int, bool] = (-1, False)
+
+    def _tables(self) -> list[str]:
+        return list(self._database.table_names(limit=_ALL_TABLES))
+
+    def _project(self, dimensions: int, photos: np.ndarray | None = None) -> None:
+        """Choose a basis. It is kept, since another machine may compute other axes."""
+        assert self._words
+        made = Basis.of(self._words(), dimensions, photos).axes
+        self._database.create_table(self._axes, data=pa.table({"axis": list(made)}), mode="overwrite")
+
+    def _open(self) -> None:
+        """Open the table, and learn how it stores vectors."""
+        tables = self._tables()
+        axes = self._database.open_table(self._axes).to_arrow()["axis"] if self._axes in tables else None
+        self.basis = None if axes is None else Basis(_matrix(axes))
+        self.dimensions = self.basis.axes.shape[1] if self.basis else self._full
+        # The engine's index takes bytes.
+        self._stored = -(-self.dimensions // 8) * 8
+        self._schema = _schema(self._stored)
+        if self._name in tables:
+            self._table = self._database.open_table(self._name)
+        # Without rows, it may be of the time before there was a basis.
+        if self._name not in tables or (self._table.schema != self._schema and not self._table.count_rows()):
+            self._table = self._database.create_table(self._name, schema=self._schema, mode="overwrite")
+        self._settled = self._table.count_rows() > 0
+
+    def _settle(self) -> None:
+        """Look again how vectors are stored, as long as there are none: another process may have chosen a basis."""
+        if not self._settled:
+            self._open()
+
+    def wants(self, photos: int) -> int:
+        """How many photos it should be fitted to (`fit`) before any are stored; 0 for none.
+
+        Args:
+            photos: how many are to come.
+        """
+        self._settle()
+        chosen = bool(self._asked or self.basis)
+        fewer = self.dimensions < self._full if chosen else photos >= _MANY and self._full > FEWER
+        return _FITTED if fewer and self._words and self._table.version == 1 and photos >= _FITTED else 0
+
+    def fit(self, matrices: np.ndarray) -> None:
+        """Choose the dimensions that vectors are stored in by photos, too; nothing is done if there ever were any.
+
+        Args:
+            matrices: (n, M, d) principal vectors of photos that resemble those to come.
+        """
+        with self._writing():
+            self._settle()
+            if self._table.version == 1:
+                dimensions = self.dimensions if self.basis else FEWER
+                self._project(dimensions, matrices.reshape(-1, self._full).astype(np.float32))
+                self._open()
 
     def _take_over(self, earlier: Any) -> None:
         """Add the photos of a table that did not know when they were taken. If interrupted, it is done again."""
@@ -265,7 +317,7 @@ class Index:
 
     @property
     def _bits(self) -> int:
-        return _BITS if self._stored < _MANY else _BITS_OF_MANY
+        return _BITS if self._stored < _LONG else _BITS_OF_LONG
 
     @property
     def local(self) -> bool:
@@ -292,6 +344,7 @@ class Index:
 
     def contents(self, digests: Iterable[str]) -> dict[str, tuple[np.ndarray, bytes | None]]:
         """Principal vectors (M, d) and look, by content; contents that are not in the index are left out."""
+        self._settle()
         if not (wanted := _quoted(digests)):
             return {}
         columns = ["digest", "row", "look", "vector"]
@@ -306,6 +359,7 @@ class Index:
 
     def first_rows(self) -> Iterator[tuple[list[tuple[str, str]], list[str], list[bytes | None], np.ndarray]]:
         """All photos in parts: root and path, content, look, and first principal vectors as stored (n, D)."""
+        self._settle()
         columns = ["root", "photo", "digest", "look", "vector"]
         for batch in self._table.search().where("row = 0").select(columns).limit(None).to_batches():
             rows = pa.table(batch)
@@ -314,6 +368,7 @@ class Index:
 
     def find(self, root: str, photo: str) -> tuple[Entry, np.ndarray] | None:
         """What is known of a photo, and its principal vectors (M, d); None if it is not in the index."""
+        self._settle()
         where = f"root = {_quoted([root])} AND photo = {_quoted([photo])}"
         columns = ["stamp", "digest", "taken", "row", "vector"]
         rows = self._table.search().where(where).select(columns).limit(None).to_arrow()
@@ -333,6 +388,7 @@ class Index:
             matrices: (n, M, d) principal vectors.
         """
         with self._writing():
+            self._settle()
             merge = self._table.merge_insert(["root", "photo", "row"])
             merge.when_matched_update_all().when_not_matched_insert_all().execute(
                 self.rows(root, photos, entries, matrices)
@@ -341,6 +397,7 @@ class Index:
     def fill(self, root: str, photos: list[str], matrices: np.ndarray) -> None:
         """Add new photos without checking for existing ones; meant for a large initial import."""
         with self._writing():
+            self._settle()
             self._table.add(self.rows(root, photos, [Entry("", "")] * len(photos), matrices))
 
     def rows(self, root: str, photos: list[str], entries: list[Entry], matrices: np.ndarray) -> pa.Table:
@@ -531,6 +588,7 @@ class Index:
         Raises:
             ZerotagError: neither words nor an example, or a folder or days that cannot match.
         """
+        self._settle()
         condition = where.condition(self.roots() if where.folder.startswith("/") else ())
         queries = [_Query(word[None]) for word in self._inner(wanted)] if wanted is not None else []
         without = [_Query(word[None]) for word in self._inner(unwanted)] if unwanted is not None else []

@@ -22,8 +22,8 @@ from zerotag.serving.duplicates import look_of
 from zerotag.serving.index import Entry, Index
 from zerotag.serving.tagger import Tagger
 
-# Photos embedded and committed together: the most that an interruption can lose. A commit takes 10 ms of a core, be it
-# of 32 photos or of 128.
+# Photos embedded and committed together: the most that an interruption can lose, but for the first thousand of a large
+# new index (`Index.wants`). A commit takes 10 ms of a core, be it of 32 photos or of 128.
 BATCH = 128
 # New photos after which their small files are compacted while the update goes on.
 _TIDIED = 20_000
@@ -408,21 +408,46 @@ def _embed(
     arrived: list[str] = []
     if not todo:
         return arrived
-    done = 0
+    done, fitted = 0, index.wants(len(todo))
+    waiting: list[Batch[Photo, tuple[Entry, np.ndarray]]] = []
+    todo = spread_first(todo, fitted)
     with closing(embedded(index, tagger, todo, contents.__contains__, embed)) as batches:
         while done < len(todo):
-            if not in_time():
+            if not (waiting or in_time()):
                 progress.remaining = len(todo) - done
                 break
-            batch = next(batches)
-            for photo, reason in batch.failed:
-                progress.refused[photo.name] = reason
-            if batch.items:
-                entries, matrices = zip(*batch.results, strict=True)
-                index.put(root, [photo.name for photo in batch.items], list(entries), np.stack(matrices))
-                if (len(arrived) + len(entries)) // _TIDIED > len(arrived) // _TIDIED:
-                    index.tidy_soon()
-                arrived += [entry.digest for entry in entries]
-            done += len(batch)
+            waiting.append(next(batches))
+            done += len(waiting[-1])
+            if done >= fitted:
+                if fitted and (matrices := [matrix for batch in waiting for _, matrix in batch.results]):
+                    index.fit(np.stack(matrices[:fitted]))
+                for batch in waiting:
+                    _store(index, root, batch, arrived, progress)
+                waiting, fitted = [], 0
             report(done, len(todo))
     return arrived
+
+
+def spread_first(photos: list[Photo], count: int) -> list[Photo]:
+    """So many photos from all over the list, and then the others."""
+    places = set(np.linspace(0, len(photos) - 1, count).astype(int).tolist())
+    first = [photos[place] for place in sorted(places)]
+    return first + [photo for place, photo in enumerate(photos) if place not in places]
+
+
+def _store(
+    index: Index,
+    root: str,
+    batch: Batch[Photo, tuple[Entry, np.ndarray]],
+    arrived: list[str],
+    progress: Progress,
+) -> None:
+    """Put a batch into the index, and add the digests of what arrived."""
+    for photo, reason in batch.failed:
+        progress.refused[photo.name] = reason
+    if batch.items:
+        entries, matrices = zip(*batch.results, strict=True)
+        index.put(root, [photo.name for photo in batch.items], list(entries), np.stack(matrices))
+        if (len(arrived) + len(entries)) // _TIDIED > len(arrived) // _TIDIED:
+            index.tidy_soon()
+        arrived += [entry.digest for entry in entries]
