@@ -5,6 +5,7 @@ import sys
 from datetime import date, datetime
 from pathlib import Path
 
+import lance
 import numpy as np
 import pytest
 
@@ -120,6 +121,22 @@ def test_many_dimensions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert index._has_index() and index.photo_bytes == 800 * (2 + 2 / 8)
     best = list(np.argsort(-(words @ vectors.T), axis=1)[:, :TOP])
     assert recall([found(index, word[None]) for word in words], best) > 0.99
+
+
+def test_partitions_are_not_as_many_as_one_likes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each row is compared with all of them when the index is made; they stay as few when rows are added."""
+    monkeypatch.setattr(zerotag.serving.index, "_PARTITIONS", 2)
+    vectors = np.random.default_rng(0).standard_normal((60_000, 1, 16)).astype(np.float32)
+    index = Index(str(tmp_path), "random", (1, 16))
+    index.fill("/photos", names(0, 50_500), vectors[:50_500])
+    index.tidy()
+    index.fill("/photos", names(50_500, 9500), vectors[50_500:])
+    index.tidy()
+    segments = lance.dataset(index._files).stats.index_stats("vector_idx")["indices"]
+    assert {segment["num_partitions"] for segment in segments} == {2}
+    assert sum(part["size"] for segment in segments for part in segment["partitions"]) == 60_000
+    best = np.argsort(-(vectors[:, 0] @ vectors[7, 0]))[:TOP]
+    assert recall([found(index, vectors[7] / np.linalg.norm(vectors[7]))], [best]) == 1
 
 
 def test_compacted_during_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
