@@ -397,11 +397,11 @@ class Index:
                 self.rows(root, photos, entries, matrices)
             )
 
-    def fill(self, root: str, photos: list[str], matrices: np.ndarray) -> None:
-        """Add new photos without checking for existing ones; meant for a large initial import."""
+    def fill(self, root: str, photos: list[str], matrices: np.ndarray, entries: list[Entry] | None = None) -> None:
+        """Add new photos, as `put` does, without checking for existing ones; meant for a large initial import."""
         with self._writing():
             self._settle()
-            self._table.add(self.rows(root, photos, [Entry("", "")] * len(photos), matrices))
+            self._table.add(self.rows(root, photos, entries or [Entry("", "")] * len(photos), matrices))
 
     def rows(self, root: str, photos: list[str], entries: list[Entry], matrices: np.ndarray) -> pa.Table:
         """The table's rows of photos; arguments as for `put`."""
