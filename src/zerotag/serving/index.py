@@ -26,7 +26,7 @@ import posixpath
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -259,10 +259,15 @@ class Index:
             self._table = self._database.create_table(self._name, schema=self._schema, mode="overwrite")
         self._settled = self._table.count_rows() > 0
 
-    def _settle(self) -> None:
-        """Look again how vectors are stored, as long as there are none: another process may have chosen a basis."""
+    def _settle(self, writing: bool = False) -> None:
+        """Look again how vectors are stored, as long as there are none: another process may have chosen a basis.
+
+        Args:
+            writing: whether other writers wait already; no process may store vectors meanwhile.
+        """
         if not self._settled:
-            self._open()
+            with nullcontext() if writing else self._writing():
+                self._open()
 
     def wants(self, photos: int) -> int:
         """How many photos it should be fitted to (`fit`) before any are stored; 0 for none.
@@ -282,7 +287,7 @@ class Index:
             matrices: (n, M, d) principal vectors of photos that resemble those to come.
         """
         with self._writing():
-            self._settle()
+            self._settle(writing=True)
             if self._table.version == 1:
                 dimensions = self.dimensions if self.basis else FEWER
                 self._project(dimensions, matrices.reshape(-1, self._full).astype(np.float32))
@@ -391,7 +396,7 @@ class Index:
             matrices: (n, M, d) principal vectors.
         """
         with self._writing():
-            self._settle()
+            self._settle(writing=True)
             merge = self._table.merge_insert(["root", "photo", "row"])
             merge.when_matched_update_all().when_not_matched_insert_all().execute(
                 self.rows(root, photos, entries, matrices)
@@ -400,7 +405,7 @@ class Index:
     def fill(self, root: str, photos: list[str], matrices: np.ndarray, entries: list[Entry] | None = None) -> None:
         """Add new photos, as `put` does, without checking for existing ones; meant for a large initial import."""
         with self._writing():
-            self._settle()
+            self._settle(writing=True)
             self._table.add(self.rows(root, photos, entries or [Entry("", "")] * len(photos), matrices))
 
     def rows(self, root: str, photos: list[str], entries: list[Entry], matrices: np.ndarray) -> pa.Table:
