@@ -12,21 +12,21 @@ memory; --no-rivals measures ours alone.
 """
 
 import argparse
-import hashlib
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from statistics import median
 
 import numpy as np
+from benchmarks.scale import entries_of
 
 from zerotag.data.batches import pixel_batches
-from zerotag.serving.index import Entry, Index
+from zerotag.serving.index import Index
 from zerotag.serving.tagger import Tagger
 from zerotag.words.lexicon import unit
 
@@ -88,7 +88,7 @@ def measure(
         for start, vectors in enlarged(inside, options.photos):
             names_there = [f"2024/album {start // 1000:04d}/IMG_{start + n:08d}.jpg" for n in range(len(vectors))]
             matrices = (index.basis.up(vectors) if index.basis else vectors)[:, None]
-            index.fill("/photos", names_there, matrices, [entry(start + n) for n in range(len(vectors))])
+            index.fill("/photos", names_there, matrices, entries_of(start, len(vectors))[1])
         filled = time.perf_counter() - started
         started = time.perf_counter()
         index.tidy()
@@ -205,13 +205,6 @@ def enlarged(real: np.ndarray, count: int) -> Iterator[tuple[int, np.ndarray]]:
         yield start, share * real[one] + (1 - share) * real[other] + noise
 
 
-def entry(number: int) -> Entry:
-    """What the index knows of a photo, as large as of a real one."""
-    digest = hashlib.sha256(str(number).encode())
-    taken = datetime(2024, 1, 1) + timedelta(minutes=number)
-    return Entry(f"{4_000_000 + number}-{17 * 10**17 + 7919 * number}", digest.hexdigest(), taken, 2 * digest.digest())
-
-
 def number_of(photo: str) -> int:
     """The number of a photo, by its name."""
     return int(photo[-12:-4])
@@ -272,7 +265,7 @@ def memory_of_a_search(folder: Path, dimensions: int) -> float:
     """Peak memory, in MB, of a process that opens the index and searches."""
     code = (
         "import sys, numpy as np\n"
-        "from zerotag.serving.index import Entry, Index\n"
+        "from zerotag.serving.index import Index\n"
         f"index = Index(sys.argv[1], 'benchmark', (1, {dimensions}))\n"
         f"words = np.random.default_rng(0).standard_normal((10, {dimensions})).astype(np.float32)\n"
         "for word in words: index.search(word[None], limit=24)\n"

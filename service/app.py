@@ -278,8 +278,9 @@ class _Service:
         """
         root = self.root.resolve()
         found = self.index.find(shown(root), shown(photo.relative_to(root)))
-        unchanged = found and found[0].stamp == stamp_of(photo.stat()) and not self.index.basis
-        return found[1] if found and unchanged else None
+        if found is None or self.index.basis or found[0].stamp != stamp_of(photo.stat()):
+            return None
+        return found[1]
 
     def example(self, path: str) -> np.ndarray:
         """Principal vectors (M, d) of an indexed photo."""
