@@ -92,8 +92,9 @@ def measure(
         filled = time.perf_counter() - started
         started = time.perf_counter()
         index.tidy()
-        # At once, as no other process reads it; otherwise what compaction leaves over goes after ten minutes.
-        index._table.optimize(cleanup_older_than=timedelta(0))
+        # At once, as no other process reads it; otherwise an update deletes old versions that are ten minutes old.
+        index.tidy()
+        index._table.cleanup_old_versions(timedelta(0))
         print(f"written in {filled:.0f} s, compacted and indexed in {time.perf_counter() - started:.0f} s", flush=True)
     left_out = index.basis.left_out(words) if index.basis else np.zeros(len(words))
     inner = index.basis.down(words) if index.basis else words

@@ -139,8 +139,7 @@ def _update_remote(
         if gone:
             index.remove(root, sorted(gone))
             progress.removed += len(gone)
-    if progress.added or progress.removed:
-        index.tidy_soon()
+    index.tidy_soon()
     return progress
 
 

@@ -68,8 +68,8 @@ _DEEP, _DEEPER = 500, 4
 _BEYOND, _SEVERAL, _DEEPEST = 200, 4, 10_000
 # Standard deviations of its products that a photo which it left out may exceed what they say.
 _ERRORS = 2.0
-# Photos that are scored first, in the order of their codes, and at most at a time.
-_SCORED, _SCORED_AT_MOST = 250, 4000
+# Photos that are scored first, in the order of their codes: for one word, and for several; and at most at a time.
+_SCORED, _SCORED_FOR_SEVERAL, _SCORED_AT_MOST = 250, 500, 4000
 # The engine's index: bits for each dimension (of vectors so long, the errors cancel out), and growth after which it is
 # made anew.
 _LONG, _BITS, _BITS_OF_LONG, _GROWTH = 768, 4, 2, 4
@@ -512,6 +512,8 @@ class Index:
         with self._locked("tidy", wait=False) as alone:
             if not alone:
                 return
+            # First, as compaction gives rows other ids: an index made before would be written once more.
+            self._table.optimize(cleanup_older_than=timedelta(minutes=10))
             rows = self._table.count_rows()
             there = {column: index.name for index in self._table.list_indices() for column in index.columns}
             for column in ("photo", "taken"):
@@ -523,7 +525,6 @@ class Index:
                 size = max(_PARTITION, rows // _PARTITIONS)
                 kind = IvfRq("dot", target_partition_size=size, num_bits=self._bits, sample_rate=64, max_iterations=15)
                 self._table.create_index("vector", config=kind)
-            self._table.optimize(cleanup_older_than=timedelta(minutes=10))
 
     def tidy_soon(self) -> Future[None]:
         """Tidy in the background, after what is being tidied now; the interpreter ends when that is done."""
@@ -655,20 +656,26 @@ class Index:
         Raises:
             _MovedError: search again.
         """
-        depth = max(_DEEP * (1 if len(wanted) + len(unwanted) == 1 else _DEEPER), 4 * need)
+        one = len(wanted) + len(unwanted) == 1
+        first = max(_SCORED if one else _SCORED_FOR_SEVERAL, need)
+        depth = max(_DEEP * (1 if one else _DEEPER), 4 * need)
+        rows, scores, errors = np.empty(0, np.uint64), np.empty(0), np.empty(0)
+        last, off = -np.inf, 0.0
         while True:
+            scored = rows[: len(scores)]
             rows, codes = self._codes(aim.rows[0], depth, condition)
-            scores, errors = np.empty(0), np.empty(0)
-            last, off, start = -np.inf, 0.0, 0
-            while start < len(rows) and last < codes[start] + off:
-                some = slice(start, start + min(max(start, _SCORED), _SCORED_AT_MOST))
+            if not np.array_equal(rows[: len(scores)], scored):  # those of equal codes may change places
+                scores, errors, last, off = np.empty(0), np.empty(0), -np.inf, 0.0
+            end = int((codes + off > last).sum()) if len(scores) else first
+            while (start := len(scores)) < min(end, len(rows)):
+                some = slice(start, min(end, start + _SCORED_AT_MOST))
                 vectors = _matrix(self._take(rows[some], ["vector"])["vector"])[:, None]
                 errors = np.concatenate([errors, aim(vectors) - codes[some]])
                 off = _ERRORS * float(errors.std())
                 least = np.min([query(vectors) for query in wanted], axis=0)
                 scores = np.concatenate([scores, _without(least, unwanted, vectors)])
                 last = np.partition(scores, -need)[-need] if len(scores) >= need else -np.inf
-                start = some.stop
+                end = int((codes + off > last).sum())
             if len(rows) < depth or last >= codes[-1] + off or depth > _DEEPEST:
                 best = np.flatnonzero((scores >= last) & (scores > -np.inf))
                 return _best(list(_keys(self._take(rows[best], ["root", "photo"]))), scores[best], need)
@@ -849,7 +856,7 @@ def _aim(wanted: list[_Query], unwanted: list[_Query], sample: np.ndarray, need:
     the best photos of the sample: it has the fewest photos to look at.
     """
     random = np.random.default_rng(0)
-    weights = np.concatenate([np.eye(len(wanted)), random.dirichlet(np.ones(len(wanted)), 30)])
+    weights = np.concatenate([np.eye(len(wanted)), random.dirichlet(np.ones(len(wanted)), 15)])
     mixtures = weights
     if unwanted:
         against = np.full((len(weights), len(unwanted)), 1 / len(unwanted))
@@ -857,7 +864,7 @@ def _aim(wanted: list[_Query], unwanted: list[_Query], sample: np.ndarray, need:
             [np.concatenate([(1 + push) * weights, -push * against], axis=1) for push in (0.0, 0.25, 0.5, 1.0)]
         )
     queries = [*wanted, *unwanted] if unwanted else wanted
-    scores = mixtures @ np.stack([query(sample) for query in queries])
+    scores = (mixtures @ np.stack([query(sample) for query in queries])).astype(np.float32)
     best = min(max(need, len(sample) // 100), len(sample))
     mixture = mixtures[np.argmin(np.partition(scores, -best, axis=1)[:, -best])]
     rows = np.sum([part * query.rows / query.spread for part, query in zip(mixture, queries, strict=True)], axis=0)

@@ -238,8 +238,7 @@ def update(
             # An indexed folder within this one, which has its photos now.
             if root in places and any(name.startswith(f"{os.path.relpath(other, here)}/") for name in there):
                 index.remove_root(other)
-    if arrived or gone:
-        index.tidy_soon()
+    index.tidy_soon()  # even if nothing is new: old versions that the last update left may be deleted by now
     return progress
 
 
