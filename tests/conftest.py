@@ -36,10 +36,11 @@ os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 MODEL = Path("test_efficientnet/sdl")
 # Begun first, so that no worker is left alone with one of them in the end.
 LONGEST = (
-    "test_cluster.py",
     "test_flows.py",
-    "test_servers.py",
+    "test_cluster.py",
     "test_install.py",
+    "test_servers.py",
+    "test_nodes.py",
     "test_training.py",
     "test_starter.py",
     "test_stages.py",

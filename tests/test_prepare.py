@@ -5,10 +5,8 @@ import io
 import os
 import pickle
 import tarfile
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
-from multiprocessing import forkserver
 from pathlib import Path
 
 import numpy as np
@@ -119,25 +117,6 @@ def test_the_bytes_do_not_depend_on_the_number_of_workers(source: Source, tmp_pa
     assert content(tmp_path / "prepared1") == content(tmp_path / "prepared2")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def preloaded() -> None:
-    """torchvision, once for the processes of all runs here."""
-    forkserver.set_forkserver_preload([module.__name__, "torchvision"])
-    forkserver.ensure_running()
-
-
-class Here:
-    """A pool of no processes, so that a test sees, and can change, what is done."""
-
-    def __init__(self, *_: object, **options: object) -> None: ...
-    def __enter__(self) -> "Here":
-        return self
-
-    def __exit__(self, *error: object) -> None: ...
-    def map(self, function: Callable, *jobs: Iterable) -> Iterable:
-        return map(function, *jobs)
-
-
 def interrupt(source: Source, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run until the last shard, which fails."""
     make = module._make_shard
@@ -147,7 +126,6 @@ def interrupt(source: Source, work: Path, monkeypatch: pytest.MonkeyPatch) -> No
             raise KeyboardInterrupt
         return make(shard, *arguments, **settings)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module, "ProcessPoolExecutor", Here)
     with monkeypatch.context() as patch:
         patch.setattr(module, "_make_shard", failing)
         with pytest.raises(KeyboardInterrupt):
@@ -175,6 +153,7 @@ def test_an_interrupted_run_goes_on_with_the_missing_shards(
     interrupt(source, tmp_path / "work", monkeypatch)
     (tmp_path / "work" / ".00002.tar.12345678.draft").write_bytes(b"what a killed process leaves")
     decoded = count_decoded(monkeypatch)
+    monkeypatch.setattr(module, "ProcessPoolExecutor", lambda *_, **options: ThreadPoolExecutor(1))  # so that it counts
     prepare(source, replace(SETTINGS, workers=2), tmp_path / "prepared", tmp_path / "work")
     assert decoded == source.ids[8:]
     assert content(tmp_path / "prepared") == content(tmp_path / "undisturbed")
@@ -205,7 +184,6 @@ def test_a_run_that_fails_leaves_the_old_data_set(
 
 def test_a_disk_that_fills_in_a_shard_is_named(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tarfile.TarFile, "addfile", lambda *_: Path("/dev/full").write_text("x" * 100))
-    monkeypatch.setattr(module, "ProcessPoolExecutor", Here)
     with pytest.raises(ZerotagError, match=r"00000\.tar: the disk is full") as caught:
         prepare(source, SETTINGS, tmp_path / "prepared", tmp_path / "work")
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value), "a worker's error must reach the user"

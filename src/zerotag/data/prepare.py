@@ -12,9 +12,9 @@ import os
 import shutil
 import tarfile
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -41,7 +41,7 @@ class PrepareSettings:
     shorter_side: larger photos are downscaled to this many pixels on their shorter side.
     shard_photos: photos per shard.
     quality: JPEG quality of re-encoded photos.
-    workers: processes; 0 means one per core.
+    workers: processes; 0 means one per core, 1 this one.
     """
 
     shorter_side: int = 256
@@ -117,11 +117,13 @@ def _forget_other_work(work: Path, source: Source, settings: PrepareSettings) ->
 def _in_processes(
     make: Callable[..., pd.DataFrame], shards: list[Shard], workers: int
 ) -> Generator[pd.DataFrame, None, None]:
-    with (
-        ProcessPoolExecutor(workers or os.cpu_count(), clean_fork(__name__), initializer=_one_thread) as pool,
-        tqdm(total=sum(len(ids) for _, ids, _ in shards), desc="prepare", unit="photo") as bar,
-    ):
-        for table in pool.map(make, *zip(*shards, strict=True)):
+    with ExitStack() as stack:
+        bar = stack.enter_context(tqdm(total=sum(len(ids) for _, ids, _ in shards), desc="prepare", unit="photo"))
+        each: Callable[..., Iterator[pd.DataFrame]] = map
+        if workers != 1:
+            pool = ProcessPoolExecutor(workers or os.cpu_count(), clean_fork(__name__), initializer=_one_thread)
+            each = stack.enter_context(pool).map
+        for table in each(make, *zip(*shards, strict=True)):
             bar.update(len(table))
             yield table
 
