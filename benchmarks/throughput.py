@@ -66,7 +66,7 @@ def main() -> None:
     )
     print("\n| photographs | | photos/s | ratio | cores | start |\n|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as work:
-        counts = dict(zip(SIZES, (160, 32) if options.quick else (1024, 128), strict=True))
+        counts = dict(zip(SIZES, (256, 80) if options.quick else (1024, 256), strict=True))
         if {"tag", "index", "service"} & set(options.only):
             for size, count in counts.items():
                 folder = photographs(Path(work) / size, *SIZES[size], count)

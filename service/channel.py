@@ -8,6 +8,8 @@ from typing import Any
 # Messages up to so many bytes are handed over at once. Larger photos are not copied for it: `pickle` writes them to the
 # file, and reads them from it, by themselves.
 _BUFFER = 256 * 1024
+# Bytes that may wait in the socket, if the system allows as many: beyond them, both ends take turns.
+_WAITING = 4 << 20
 
 
 class Channel:
@@ -18,6 +20,7 @@ class Channel:
     """
 
     def __init__(self, connected: socket.socket):
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _WAITING)
         self._socket = connected
         self._file = connected.makefile("rwb", buffering=_BUFFER)
 
