@@ -22,7 +22,7 @@ _TRACED = any(os.environ.get(name) for name in ("BENTOML_CONFIG", "BENTOML_CONFI
     traffic={"timeout": 120},
     http={"host": SETTINGS.host, "port": SETTINGS.port},
     # Memory of requests with large photos is given back: 100 MB less with 16 clients that send 12 megapixels.
-    envs=[{"name": "MALLOC_ARENA_MAX", "value": "2"}, {"name": "MALLOC_MMAP_THRESHOLD_", "value": "1048576"}],
+    envs=[{"name": "MALLOC_ARENA_MAX", "value": "2"}, {"name": "MALLOC_MMAP_THRESHOLD_", "value": "262144"}],
     logging={"access": {"enabled": False}},
     tracing={} if _TRACED else {"excluded_urls": ".*"},
 )
