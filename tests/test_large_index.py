@@ -139,6 +139,19 @@ def test_partitions_are_not_as_many_as_one_likes(tmp_path: Path, monkeypatch: py
     assert recall([found(index, vectors[7] / np.linalg.norm(vectors[7]))], [best]) == 1
 
 
+def test_made_anew_when_four_times_as_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zerotag.serving.index, "_EXACT", 1000)
+    monkeypatch.setattr(zerotag.serving.index, "_PARTITION", 1000)
+    vectors = np.random.default_rng(0).standard_normal((18_000, 1, 16)).astype(np.float32)
+    index, there = Index(str(tmp_path), "random", (1, 16)), 0
+    for rows, partitions in ((2000, 2), (4000, 2), (18_000, 18)):
+        index.fill("/photos", names(there, rows - there), vectors[there:rows])
+        index.tidy()
+        segments = lance.dataset(index._files).stats.index_stats("vector_idx")["indices"]
+        assert {segment["num_partitions"] for segment in segments} == {partitions}
+        there = rows
+
+
 def test_compacted_during_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zerotag.serving.index, "_EXACT", 1000)
     monkeypatch.setattr(zerotag.serving.index, "_PARTITION", 1000)

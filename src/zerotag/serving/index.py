@@ -512,14 +512,14 @@ class Index:
         with self._locked("tidy", wait=False) as alone:
             if not alone:
                 return
-            # First, as compaction gives rows other ids: an index made before would be written once more.
-            self._table.optimize(cleanup_older_than=timedelta(minutes=10))
             rows = self._table.count_rows()
             there = {column: index.name for index in self._table.list_indices() for column in index.columns}
+            known = self._table.index_stats(there["vector"]) if "vector" in there else None
+            # Before an index is made, which would be written again, as compaction gives rows other ids.
+            self._table.optimize(cleanup_older_than=timedelta(minutes=10))
             for column in ("photo", "taken"):
                 if rows and column not in there:
                     self._table.create_index(column, config=BTree())
-            known = self._table.index_stats(there["vector"]) if "vector" in there else None
             if rows > _EXACT and (known is None or rows > _GROWTH * known.num_indexed_rows):
                 # Not as a number of partitions: then the engine splits them again when it updates the index.
                 size = max(_PARTITION, rows // _PARTITIONS)
