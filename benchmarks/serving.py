@@ -39,6 +39,7 @@ def main() -> None:
     arguments.add_argument("--photos", type=Path, help="folder of photos; synthetic if not given")
     arguments.add_argument("--seconds", type=float, default=60)
     arguments.add_argument("--no-networks", action="store_true")
+    arguments.add_argument("--ahead", type=int, default=1, help="requests that a client sends before it reads answers")
     options = arguments.parse_args()
     if not options.no_networks:
         print(f"{'network, batch 1, 224 pixels':30}{'torch':>10}{'ONNX':>10}{'ratio':>8}")
@@ -50,7 +51,7 @@ def main() -> None:
     vectors = random.standard_normal((1006, 300), dtype=np.float32)
     times = [elapsed(lambda: score(matrix, vectors)) for _ in range(500)]
     print(f"score of 1,006 tags from a 7 x 300 matrix: {1000 * median(times):.3f} ms")
-    load_test(options.model.resolve(), photos(options.photos), options.seconds)
+    load_test(options.model.resolve(), photos(options.photos), options.seconds, options.ahead)
 
 
 def elapsed(call) -> float:
@@ -98,17 +99,18 @@ def photos(folder: Path | None, count: int = 100) -> list[bytes]:
     return made
 
 
-def load_test(model: Path, pictures: list[bytes], seconds: float) -> None:
+def load_test(model: Path, pictures: list[bytes], seconds: float, ahead: int) -> None:
     with served(model) as (port, start):
         print(f"\nbentoml serve is ready after {start:.1f} s")
         load(port, pictures, 5)
         before = memory(port)
-        rate, times, statuses = load(port, pictures, seconds)
+        rate, times, statuses = load(port, pictures, seconds, ahead=ahead)
         middle, late = 1000 * np.quantile(times, [0.5, 0.99])
         print(
-            f"load test, {CLIENTS} clients, {seconds:g} s: {len(times):,} requests, {rate:.1f} photos/s, status codes"
+            f"load test, {CLIENTS} clients, {ahead} requests at a time each, {seconds:g} s: {len(times):,} requests, "
+            f"{rate:.1f} photos/s"
         )
-        print(f"{statuses}, median {middle:.0f} ms, p99 {late:.0f} ms, longest {max(times):.1f} s")
+        print(f"status codes {statuses}, median {middle:.0f} ms, p99 {late:.0f} ms, longest {max(times):.1f} s")
         print(f"memory of all processes: {before:.0f} MB before, {memory(port):.0f} MB after")
 
 
@@ -147,15 +149,16 @@ def answers(url: str) -> bool:
 
 
 def load(
-    port: int, pictures: list[bytes], seconds: float, together: int = 1
+    port: int, pictures: list[bytes], seconds: float, together: int = 1, ahead: int = 1
 ) -> tuple[float, list[float], dict[int | str, int]]:
-    """Send photos from 16 clients, each of which waits for its response before the next request.
+    """Send photos from 16 clients, each of which waits for its responses before the next requests.
 
     Args:
         port: of the service.
         pictures: encoded photos.
         seconds: duration.
         together: photos per request.
+        ahead: requests that are sent at once on a connection (pipelined), before their responses are read.
 
     Returns:
         Photos per second, seconds per request, and requests by status.
@@ -183,15 +186,18 @@ def load(
                 answer = connection.makefile("rb")
                 status: int | str = 200
                 while status == 200 and time.perf_counter() < until:
-                    number += CLIENTS
+                    numbers = range(number, number + ahead * CLIENTS, CLIENTS)
+                    number += ahead * CLIENTS
                     started = time.perf_counter()
-                    try:
-                        connection.sendall(requests[number % len(requests)])
-                        status = read_answer(answer)
-                    except OSError as error:
-                        status = type(error).__name__
-                    times.append(time.perf_counter() - started)
-                    statuses[status] = statuses.get(status, 0) + 1
+                    with suppress(OSError):  # then its answers are missing, too
+                        connection.sendall(b"".join(requests[each % len(requests)] for each in numbers))
+                    for _ in numbers:
+                        try:
+                            status = read_answer(answer)
+                        except OSError as error:
+                            status = type(error).__name__
+                        times.append(time.perf_counter() - started)
+                        statuses[status] = statuses.get(status, 0) + 1
 
     threads = [threading.Thread(target=one, args=(number,)) for number in range(CLIENTS)]
     started = time.perf_counter()
