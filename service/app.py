@@ -95,6 +95,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
         422: "Not an image, an option out of range, or no word with a word vector",
         501: "exiftool is not installed",
         503: "Busy; retry after Retry-After seconds",
+        504: "No answer in time",
     }.items()
 }
 

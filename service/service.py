@@ -9,8 +9,10 @@ from starlette.applications import Starlette
 
 from service.deployed import deployed
 from service.settings import read_settings
+from service.timeout import replace_timeout
 
 SETTINGS = read_settings()
+replace_timeout()
 # Without a configuration of BentoML's, its spans go nowhere; making them takes a tenth of the time that a request takes
 # beside the network.
 _TRACED = any(os.environ.get(name) for name in ("BENTOML_CONFIG", "BENTOML_CONFIG_OPTIONS"))

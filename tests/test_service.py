@@ -18,10 +18,13 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from benchmarks.serving import memory, read_answer
 from conftest import TAGS, Server, encoded, picture, serving, with_plural
 from service.app import create_app
 from service.gather import Gather
 from service.settings import ServeSettings
+from service.timeout import Timeout
+from starlette.types import Receive, Scope, Send
 
 from zerotag.samples import samples
 from zerotag.serving.tagger import Tagger
@@ -640,3 +643,47 @@ def test_requests_in_a_pipeline_are_answered_in_order(server: Server) -> None:
                 if line.lower().startswith(b"content-length:"):
                     length = int(line.split(b":")[1])
             assert len(json.loads(answers.read(length))["tags"]) == top
+
+
+def test_answered_requests_leave_nothing(server: Server) -> None:
+    """BentoML would keep 5 kB of each for two minutes."""
+    address, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((address, int(port)), timeout=30) as one, one.makefile("rb") as answers:
+
+        def ask(times: int) -> None:
+            for _ in range(times):
+                one.sendall(8 * b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+                assert [read_answer(answers) for _ in range(8)] == 8 * [200]
+
+        ask(100)
+        before = memory(int(port))
+        ask(500)
+        assert memory(int(port)) - before < 8  # MB
+
+
+def test_time_limit_of_answers() -> None:
+    gone = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            if scope["path"] == "/late":
+                await asyncio.sleep(30)
+            if scope["path"] == "/error":
+                raise TimeoutError("of its own")
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await asyncio.sleep(0.4)  # a long answer that began in time
+            await send({"type": "http.response.body", "body": b"done"})
+        except asyncio.CancelledError:
+            gone.append(scope["path"])
+            raise
+
+    async def ask() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(Timeout(app, 0.2))
+        async with httpx.AsyncClient(transport=transport, base_url="http://a") as client:
+            with pytest.raises(TimeoutError, match="of its own"):
+                await client.get("/error")
+            return await asyncio.gather(client.get("/late"), client.get("/"))
+
+    late, long = asyncio.run(ask())
+    refused(late, 504, "0.2 s", "Retry")
+    assert gone == ["/late"] and long.text == "done"
