@@ -65,9 +65,9 @@ def profile(dataset: "Dataset", photos: int = 500, seed: int = 0) -> Profile:
 
 def brightness_and_contrast(pixels: np.ndarray) -> tuple[float, float]:
     """Mean and standard deviation of a photo's uint8 pixels, in [0, 1]."""
-    levels = pixels[::2, ::2].astype(np.float32).ravel() / 255  # a quarter of the pixels says the same
+    levels = pixels[::4].astype(np.float32).ravel()  # a quarter of the pixels says the same, whole rows the soonest
     mean = float(levels.mean())
-    return mean, math.sqrt(max(0.0, float(levels @ levels) / levels.size - mean**2))
+    return mean / 255, math.sqrt(max(0.0, float(levels @ levels) / levels.size - mean**2)) / 255
 
 
 def training_profile(package: Path) -> Profile | None:
