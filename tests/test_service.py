@@ -622,6 +622,30 @@ def test_photos_that_wait_go_together() -> None:
     assert answers[5] == 10
 
 
+def test_heavy_jobs_count_for_several() -> None:
+    calls: list[list[int]] = []
+    busy = threading.Event()
+
+    def work(jobs: list[int]) -> list[int | Exception]:
+        calls.append(jobs)
+        busy.wait(10)
+        return list(jobs)
+
+    async def many(jobs: list[int]) -> list[int]:
+        gather = Gather([work], 8, weight=lambda job: job)
+        asked = [asyncio.ensure_future(gather(jobs[0]))]
+        while not calls:
+            await asyncio.sleep(0.001)
+        asked += [asyncio.ensure_future(gather(job)) for job in jobs[1:]]
+        await asyncio.sleep(0.01)
+        busy.set()
+        return await asyncio.gather(*asked)
+
+    jobs = [1, 4, 3, 1, 2, 9, 7, 2]
+    assert asyncio.run(many(jobs)) == jobs
+    assert calls == [[1], [4, 3, 1], [2], [9], [7], [2]]
+
+
 def test_requests_in_a_pipeline_are_answered_in_order(server: Server) -> None:
     """Uploads that do not wait for the answer to the one before, on one connection."""
     address, port = server.url.removeprefix("http://").split(":")
