@@ -45,5 +45,5 @@ class Timeout:
 
 
 def replace_timeout() -> None:
-    """Have BentoML use `Timeout`, with its setting `traffic`; it always has a limit, and no other way to set one."""
+    """Have BentoML use `Timeout`, with the limit in its setting `traffic`, which cannot be left out."""
     traffic.TimeoutMiddleware = Timeout  # type: ignore[misc, assignment]
