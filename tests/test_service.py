@@ -587,6 +587,16 @@ def test_fuzz(server: Server) -> None:
         run()
 
 
+async def waiting(gather: Gather[int, int], jobs: list[int], calls: list[list[int]]) -> list[asyncio.Future[int]]:
+    """Ask for jobs, of which all but the first wait: it was called for, and is not done."""
+    asked = [asyncio.ensure_future(gather(jobs[0]))]
+    while not calls:
+        await asyncio.sleep(0.001)
+    asked += [asyncio.ensure_future(gather(job)) for job in jobs[1:]]
+    await asyncio.sleep(0.01)
+    return asked
+
+
 def test_photos_that_wait_go_together() -> None:
     calls: list[list[int]] = []
     busy = threading.Event()
@@ -600,12 +610,7 @@ def test_photos_that_wait_go_together() -> None:
 
     async def many(jobs: list[int]) -> list[int | BaseException]:
         busy.clear()
-        gather = Gather([work], 4)
-        asked = [asyncio.ensure_future(gather(jobs[0]))]
-        while not calls:
-            await asyncio.sleep(0.001)
-        asked += [asyncio.ensure_future(gather(job)) for job in jobs[1:]]
-        await asyncio.sleep(0.01)
+        asked = await waiting(Gather([work], 4), jobs, calls)
         asked[2].cancel()  # its client has gone
         await asyncio.sleep(0)
         busy.set()
@@ -632,12 +637,7 @@ def test_heavy_jobs_count_for_several() -> None:
         return list(jobs)
 
     async def many(jobs: list[int]) -> list[int]:
-        gather = Gather([work], 8, weight=lambda job: job)
-        asked = [asyncio.ensure_future(gather(jobs[0]))]
-        while not calls:
-            await asyncio.sleep(0.001)
-        asked += [asyncio.ensure_future(gather(job)) for job in jobs[1:]]
-        await asyncio.sleep(0.01)
+        asked = await waiting(Gather([work], 8, weight=lambda job: job), jobs, calls)
         busy.set()
         return await asyncio.gather(*asked)
 
